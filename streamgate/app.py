@@ -1,0 +1,153 @@
+"""The composition root: a Config becomes the two ASGI applications of one gateway. The only place that constructs."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as HttpRoute
+from starlette.routing import Router
+from starlette.types import ASGIApp
+
+from streamgate import clock
+from streamgate.admission.gate import Gate
+from streamgate.admission.keys import Keys
+from streamgate.admission.ledger import Ledger, Limits
+from streamgate.control.admin import probe
+from streamgate.control.health import Health
+from streamgate.control.settings import Config, Upstream, UpstreamKey
+from streamgate.drain import Drain
+from streamgate.edge.guard import GuardSettings
+from streamgate.observe.observer import Observer
+from streamgate.relay.deadlines import Deadlines
+from streamgate.relay.endpoint import Relay
+from streamgate.relay.models import Models
+from streamgate.relay.paths import Paths
+from streamgate.relay.request import Policy
+from streamgate.relay.targets import Target, Targets
+from streamgate.relay.tries import Means
+from streamgate.routing.ejection import Ejections
+from streamgate.routing.table import Balance, Route, RouteTable
+from streamgate.upstream.client import PoolSettings, Upstreams, origin_of
+from streamgate.upstream.retry import RetryBudget, RetrySettings
+
+
+class Gateway:
+    """One gateway: its parts, and what is served on the traffic port. Built inside a running loop."""
+
+    def __init__(self, config: Config, drain: Drain, observer: Observer) -> None:
+        self.config = config
+        self.drain = drain
+        self.observer = observer
+        self.health = Health(drain)
+        self.routes = routes_of(config)
+        targets = {upstream.name: target_of(upstream, config) for upstream in config.upstreams}
+        self.targets = Targets(targets, Ejections(targets))
+        self.upstreams = Upstreams(pool_of(config))
+        self.gate = Gate(Ledger(limits_of(config)), clock.monotonic)
+        self.app = self._app()
+
+    def _app(self) -> ASGIApp:
+        async def livez(request: Request) -> Response:
+            return probe(self.health.live())
+
+        async def readyz(request: Request) -> Response:
+            return probe(self.health.ready())
+
+        probes = [HttpRoute("/livez", livez, methods=["GET"]), HttpRoute("/readyz", readyz, methods=["GET"])]
+        app: ASGIApp = Router(routes=probes, default=self._relay(), redirect_slashes=False)
+        origins = list(self.config.cors.origins)
+        if origins:
+            exposed = ["x-request-id", "request-id", "x-upstream-request-id", "retry-after", "retry-after-ms"]
+            app = CORSMiddleware(
+                app, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=exposed
+            )
+        return app
+
+    def _relay(self) -> Relay:
+        config = self.config
+        table = RouteTable(self.routes)
+        policy = Policy(
+            paths=Paths(config.paths),
+            keys=Keys(keys_of(config)),
+            routes=table,
+            drain=self.drain,
+            max_body=config.edge.max_body,
+            forward_headers=frozenset(name.lower().encode() for name in config.forward_headers),
+        )
+        retry = RetrySettings(**config.retry.model_dump())
+        means = Means(
+            gate=self.gate,
+            upstreams=self.upstreams,
+            targets=self.targets,
+            drain=self.drain,
+            observer=self.observer,
+            deadlines=deadlines_of(config, self.routes),
+            retry=retry,
+            budget=RetryBudget(retry),
+            max_event=config.limits.max_event,
+        )
+        return Relay(self.observer, policy, means, Models(self.routes, table, self.targets, self.upstreams))
+
+    def close(self) -> None:
+        self.upstreams.close()
+
+
+def routes_of(config: Config) -> list[Route]:
+    """Without routes: every model, every upstream."""
+    if not config.routes:
+        return [Route(models=("*",), upstreams=tuple(up.name for up in config.upstreams))]
+    return [
+        Route(
+            models=route.models,
+            upstreams=route.upstreams,
+            alias=route.as_,
+            balance=Balance(route.balance),
+            clocks=route.clocks.model_dump(exclude_none=True),
+            paths=route.paths,
+        )
+        for route in config.routes
+    ]
+
+
+def deadlines_of(config: Config, routes: Sequence[Route]) -> Mapping[Route, Deadlines]:
+    """Each route's clocks: its own over the gateway's."""
+    base = config.clocks.model_dump(exclude={"connect"})
+    return {route: Deadlines(**base | {k: v for k, v in route.clocks.items() if k != "connect"}) for route in routes}
+
+
+def target_of(upstream: Upstream, config: Config) -> Target:
+    auth = upstream.auth
+    return Target(
+        name=upstream.name,
+        origin=origin_of(upstream.name, str(upstream.url), ca_file=upstream.ca_file, verify=upstream.verify),
+        key=auth.key.get_secret_value() if isinstance(auth, UpstreamKey) else None,
+        client_key=auth == "client",
+        weight=upstream.weight,
+        connect=config.clocks.connect if upstream.connect is None else upstream.connect,
+    )
+
+
+def pool_of(config: Config) -> PoolSettings:
+    return PoolSettings(connect=config.clocks.connect)
+
+
+def limits_of(config: Config) -> Limits:
+    limits = config.limits
+    return Limits(concurrent=limits.concurrent, queue=limits.queue, max_wait=limits.max_wait)
+
+
+def keys_of(config: Config) -> dict[str, str]:
+    keys = config.keys
+    if keys is None or isinstance(keys, str):
+        return {}
+    return {key.name: key.key.get_secret_value() for key in keys}
+
+
+def guard_of(config: Config) -> GuardSettings:
+    edge = config.edge.model_dump(exclude={"trusted_proxies"})
+    proxies = tuple(ipaddress.ip_network(str(network)) for network in config.edge.trusted_proxies)
+    return GuardSettings(**edge, trusted_proxies=proxies, send=config.clocks.send)

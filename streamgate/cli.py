@@ -1,0 +1,82 @@
+"""The commands: serve, check, demo.
+
+Exit codes: 0 ended as asked, 1 failed, 2 wrong use or wrong configuration, 3 drained but streams were cut. What a
+command needs is imported when it runs, so that `--help` and `--version` answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from streamgate import __version__
+
+if TYPE_CHECKING:
+    from streamgate.control.config import Config
+
+WRONG = 2  # click's own code for wrong use
+
+_config_option = click.option(
+    "--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="YAML file; none is needed."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="streamgate")
+def main() -> None:
+    """A gateway for LLM token streams."""
+
+
+@main.command()
+@_config_option
+@click.option("--upstream", multiple=True, metavar="URL", help="An upstream; may be repeated. Replaces the file's.")
+@click.option("--listen", metavar="HOST:PORT", help="Where clients connect.  [default: 127.0.0.1:8080]")
+@click.option("--admin", metavar="HOST:PORT", help="Metrics and probes.  [default: 127.0.0.1:9464]")
+@click.option("--fd", type=click.IntRange(min=3), metavar="N", help="Serve on this listening socket, already open.")
+@click.option(
+    "--drain-timeout", type=float, metavar="S", help="For running streams to end after SIGTERM.  [default: 120]"
+)
+@click.option("--lameduck", type=float, metavar="S", help="Newcomers are served this long after SIGTERM.  [default: 0]")
+@click.option("--log-format", type=click.Choice(["json", "console"]), help="[default: json]")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: info]")
+def serve(file: Path | None, fd: int | None, **flags: Any) -> NoReturn:
+    """Serve. Without an upstream, the embedded demo upstream answers."""
+    config = _load(file, flags)
+    from streamgate.server import serve as run  # noqa: PLC0415
+
+    sys.exit(run(config, fd=fd))
+
+
+@main.command()
+@_config_option
+def check(file: Path | None) -> None:
+    """Check the configuration and print what is in force, secrets hidden."""
+    config = _load(file, {})
+    from streamgate.control.config import effective  # noqa: PLC0415
+
+    click.echo(effective(config), nl=False)
+
+
+@main.command()
+def demo() -> NoReturn:
+    """Show it: a scripted upstream, the gateway, one client; prints the stream, then what was measured."""
+    from streamgate.demo.show import run  # noqa: PLC0415
+    from streamgate.server import running  # noqa: PLC0415
+
+    sys.exit(run(running))
+
+
+def _load(file: Path | None, flags: dict[str, Any]) -> Config:
+    """The configuration; every mistake goes to stderr, and the command ends with code 2."""
+    from streamgate.control.config import ConfigError, load  # noqa: PLC0415
+
+    try:
+        return load(file, os.environ, flags)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"streamgate: {problem}", err=True)
+        sys.exit(WRONG)

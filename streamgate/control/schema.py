@@ -1,0 +1,134 @@
+"""`python -m streamgate.control.schema [DIRECTORY]` writes the reference of the configuration from its models.
+
+Two files: `config.schema.json` for editors, `configuration.md` for people. Nothing in them is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from streamgate.control.config import Config, effective
+
+PAGE = """\
+# Configuration
+
+One YAML file, `streamgate serve --config FILE`; no file is needed. What wins, from the strongest: flags, environment,
+file, defaults. `streamgate check --config FILE` reports every mistake at once and prints what is in force.
+
+- **Environment**: `STREAMGATE_A__B` is the key `a.b`, in YAML: `STREAMGATE_CLOCKS__IDLE=30`,
+  `STREAMGATE_PATHS='[/v1/extra]'`. Lists are replaced, maps are joined key by key. Variables that Kubernetes makes for
+  a service called streamgate (`STREAMGATE_SERVICE_HOST` and the like) are ignored; any other unknown one is an error.
+- **Secrets** (`key`, `token`) are references, in quotes: `"${NAME}"` for an environment variable, also inside a longer
+  text, or `"file:/run/secrets/key"`. A secret written out is an error. Secrets are never printed.
+- **Unknown keys, keys written twice and values of the wrong type** are errors.
+- Times are in seconds, sizes in bytes.
+- `--upstream URL` (repeatable) replaces `upstreams`; each is named after its host and port, with `auth: client` unless
+  `keys` is a list.
+
+This page is generated from the code: `python -m streamgate.control.schema`. A JSON schema is beside it.
+
+## Defaults
+
+```yaml
+$defaults```
+"""
+INTRO = {
+    "Config": "The file",
+    "UpstreamKey": "`upstreams[].auth`",
+    "Upstream": "`upstreams[]`",
+    "Route": "`routes[]`",
+    "RouteClocks": "`routes[].clocks`",
+    "Key": "`keys[]`",
+    "Tracing": "`observe.tracing`",
+}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of the file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema(by_alias=True)}
+
+
+def page() -> str:
+    """The reference page, in Markdown."""
+    described = schema()
+    models = described["$defs"]
+    parts = [PAGE.replace("$defaults", effective(Config())), *_section("Config", described, models)]
+    for name, model in models.items():
+        parts += _section(name, model, models)
+    return "\n".join(parts)
+
+
+def _section(name: str, model: dict[str, Any], models: dict[str, Any]) -> Iterator[str]:
+    yield f"## {INTRO.get(name, f'`{name.lower()}`')}\n"
+    yield f"{_sentence(model)}\n"
+    yield "| key | what | default | meaning |\n| --- | --- | --- | --- |"
+    required = model.get("required", ())
+    for key, value in model["properties"].items():
+        default = "required" if key in required else _default(value.get("default"))
+        yield f"| `{key}` | {_kind(value)} | {default} | {_meaning(value, models)} |"
+    yield ""
+
+
+def _meaning(value: dict[str, Any], models: dict[str, Any]) -> str:
+    """A key's description; a map's own one, when the key has none beside it."""
+    return str(
+        value.get("description") or models.get(value.get("$ref", "").rpartition("/")[2], {}).get("description", "")
+    )
+
+
+def _sentence(model: dict[str, Any]) -> str:
+    """The model's docstring, its lines joined."""
+    return " ".join(str(model.get("description", "")).split())
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, dict):
+        return "as below"
+    return f"`{yaml.safe_dump(value, default_flow_style=True).removesuffix('...').strip().removesuffix('...').strip()}`"
+
+
+def _kind(value: dict[str, Any]) -> str:
+    """A value's type and range, in words."""
+    if "$ref" in value:
+        return "map, see below"
+    for union in ("anyOf", "oneOf"):
+        if union in value:
+            return " or ".join(dict.fromkeys(_kind(option) for option in value[union]))
+    if "const" in value:
+        return f"`{value['const']}`"
+    if "enum" in value:
+        return ", ".join(f"`{option}`" for option in value["enum"])
+    if value.get("writeOnly"):
+        return "reference to a secret"
+    if value["type"] == "array":
+        return f"list of {_kind(value['items'])}"
+    return _bounded(value)
+
+
+def _bounded(value: dict[str, Any]) -> str:
+    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+    text = words.get(value["type"], value["type"])
+    low, high = value.get("minimum"), value.get("maximum")
+    if low is not None and high is not None:
+        return f"{text}, {low} to {high}"
+    return text if low is None else f"{text}, {low} or more"
+
+
+def written() -> dict[str, str]:
+    """The generated files, by name."""
+    return {"config.schema.json": json.dumps(schema(), indent=2) + "\n", "configuration.md": page()}
+
+
+def main(directory: Path) -> None:
+    for name, text in written().items():
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs"))

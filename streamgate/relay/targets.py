@@ -1,0 +1,95 @@
+"""The upstreams as the relay uses them: where, with which credentials, in which order, and how they have been doing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from streamgate.routing.balance import order
+from streamgate.routing.ejection import Ejections
+from streamgate.routing.table import Route
+from streamgate.upstream.client import Origin
+
+if TYPE_CHECKING:
+    from streamgate.relay.request import Request
+
+
+class Load:
+    """How many tries are running against one upstream: a plain `with`."""
+
+    __slots__ = ("active",)
+
+    def __init__(self) -> None:
+        self.active = 0
+
+    def __enter__(self) -> None:
+        self.active += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.active -= 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One upstream. `key` is the gateway's own; `client_key` passes the client's on; neither sends none."""
+
+    name: str
+    origin: Origin
+    key: str | None = None
+    client_key: bool = False
+    weight: float = 1.0
+    connect: float = 5.0
+    load: Load = field(default_factory=Load)
+
+    def headers(self, request: Request) -> tuple[tuple[bytes, bytes], ...]:
+        if self.client_key:
+            return request.headers + request.credentials
+        if self.key is not None:
+            # Both names: OpenAI-style servers read the first, Anthropic-style ones the second.
+            key = self.key.encode()
+            return (*request.headers, (b"authorization", b"Bearer " + key), (b"x-api-key", key))
+        return request.headers
+
+
+class Targets:
+    """All upstreams by name, and their health."""
+
+    def __init__(self, targets: Mapping[str, Target], ejections: Ejections) -> None:
+        self._targets = dict(targets)
+        self._ejections = ejections
+        self._weights = {name: target.weight for name, target in targets.items()}
+        self._turn = 0
+
+    def __getitem__(self, name: str) -> Target:
+        return self._targets[name]
+
+    def order(self, route: Route, now: float) -> list[Target]:
+        """The whole order of tries for one stream."""
+        self._turn += 1
+        names = route.upstreams
+        if len(names) == 1:
+            return [self._targets[names[0]]]
+        active = {name: self._targets[name].load.active for name in names}
+        chosen = order(
+            names,
+            route.balance,
+            active=active,
+            weights=self._weights,
+            turn=self._turn,
+            ejected=self._ejections.ejected(now),
+        )
+        return [self._targets[name] for name in chosen]
+
+    def failed(self, name: str, now: float) -> None:
+        self._ejections.failed(name, now)
+
+    def succeeded(self, name: str) -> None:
+        self._ejections.succeeded(name)
+
+    def active(self) -> dict[str, int]:
+        """Tries running now, by upstream."""
+        return {name: target.load.active for name, target in self._targets.items()}

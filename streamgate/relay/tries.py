@@ -1,0 +1,242 @@
+"""Lease, tries and failover: the Feed of a relayed stream.
+
+The order at the end is the contract's: exchange released or aborted, lease returned, and only then the last words to
+the client, so a slow client never holds a slot and an upstream never runs on for a client that left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from streamgate.admission.gate import Gate
+from streamgate.clock import monotonic
+from streamgate.drain import Drain
+from streamgate.errors import BadStatus, Fault, Internal, Reason, Refusal, Stale
+from streamgate.observe.observer import Observer
+from streamgate.record import COMPLETED, Ending, Outcome, Phase, StreamRecord
+from streamgate.relay.answer import Kind
+from streamgate.relay.attempt import Attempt
+from streamgate.relay.deadlines import Deadlines
+from streamgate.relay.headers import returned
+from streamgate.relay.passage import Passage
+from streamgate.relay.reply import tell
+from streamgate.relay.request import Request
+from streamgate.relay.targets import Target, Targets
+from streamgate.routing.table import Route
+from streamgate.sse.interrupt import Interrupted, interrupted_by, unless
+from streamgate.sse.outlet import Farewell, Lost, Outlet, Source
+from streamgate.upstream.client import Call, Upstreams
+from streamgate.upstream.retry import Again, RetryBudget, RetrySettings, decide
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What every relayed stream is given; built once, by the composition root."""
+
+    gate: Gate
+    upstreams: Upstreams
+    targets: Targets
+    drain: Drain
+    observer: Observer
+    deadlines: Mapping[Route, Deadlines]
+    retry: RetrySettings
+    budget: RetryBudget
+    max_event: int
+
+
+class Head:
+    """The response head of a relayed stream: the upstream's, less what does not pass, and ours."""
+
+    __slots__ = ("_outlet", "_record")
+
+    def __init__(self, outlet: Outlet, record: StreamRecord) -> None:
+        self._outlet = outlet
+        self._record = record
+
+    @property
+    def begun(self) -> bool:
+        return self._outlet.started
+
+    def open(self, attempt: Attempt, source: Source) -> None:
+        outlet, record = self._outlet, self._record
+        outlet.attach(source)
+        outlet.beats = attempt.kind is Kind.EVENTS
+        headers, record.upstream_request_id = returned(attempt.headers, record.request_id)
+        record.status = attempt.status
+        if outlet.started:
+            record.status = 200  # an early commit said so
+            return
+        if attempt.length is not None:
+            headers.append((b"content-length", str(attempt.length).encode()))
+        outlet.start(attempt.status, headers)
+
+
+class Tries:
+    """One stream: its lease, and as many exchanges as it takes until one has something to say."""
+
+    def __init__(self, request: Request, record: StreamRecord, means: Means) -> None:
+        self.request = request
+        self.record = record
+        self.means = means
+
+    async def into(self, outlet: Outlet) -> Farewell:
+        passage = self._passage(outlet)
+        outlet.on_lost(passage.client_lost)
+        with self.means.drain.inside(passage.drained):
+            try:
+                ending = await self._leased(passage, outlet)
+            except Refusal as refusal:
+                self.record.refusal = refusal
+                return self._tell(refusal, passage, outlet)
+            finally:
+                passage.close()
+                outlet.attach(None)
+                outlet.on_lost(self._lost_at_the_end)
+                self.record.pings = outlet.pings
+        self.record.ending = ending
+        if ending.fault is None or passage.told:
+            return Farewell(whole=ending.outcome is Outcome.COMPLETED or passage.told)
+        return self._tell(ending.fault, passage, outlet)
+
+    async def _leased(self, passage: Passage, outlet: Outlet) -> Ending:
+        """Wait for a lease and use it. Raises Refusal when none was to be had."""
+        self.record.phase = Phase.QUEUED
+        try:
+            async with unless(passage.until, self.means.gate.lease()):
+                self.record.t_leased = monotonic()
+                self.record.phase = Phase.WAITING
+                self.means.observer.started(self.record)
+                try:
+                    return await self._tried(passage, outlet)
+                except Exception as bug:  # noqa: BLE001 - whatever it is, the client and the books must hear of it
+                    passage.crash(bug)
+                    return passage.until.result()
+        except Interrupted:
+            raise _left_the_queue(passage.until.result()) from None
+
+    async def _tried(self, passage: Passage, outlet: Outlet) -> Ending:
+        """Try, and try again as long as nothing semantic has been sent and the rules allow it."""
+        means, record = self.means, self.record
+        means.budget.note(record.t_leased)
+        order = means.targets.order(self.request.route, record.t_leased)
+        if not order:
+            return Ending.by(Internal("the route has no upstream"))
+        made = position = 0
+        while True:
+            target = order[position % len(order)]
+            made += 1
+            fault = await self._try(target, passage, outlet)
+            if fault is None:
+                return passage.until.result()
+            again = decide(
+                fault,
+                made=made,
+                elapsed=monotonic() - record.t_leased,
+                others=position + 1 < len(order),
+                settings=means.retry,
+                budget=means.budget,
+                now=monotonic(),
+                jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
+            )
+            if again is None or passage.until.done():
+                return passage.until.result() if passage.until.done() else _given_up(fault)
+            position += again.elsewhere
+            means.observer.retried(target.name, fault.kind, elsewhere=again.elsewhere)
+            if not await self._pause(again, passage):
+                return passage.until.result()
+
+    async def _try(self, target: Target, passage: Passage, outlet: Outlet) -> Fault | None:
+        """One try, on a fresh connection if the pooled one proved stale. None: the stream has ended."""
+        fault = await self._exchange(target, passage, outlet, fresh=False)
+        if isinstance(fault, Stale):
+            fault = await self._exchange(target, passage, outlet, fresh=True)
+        if passage.until.done():
+            fault = passage.until.result().fault if fault is None else fault
+            self._note(target, fault)
+            return None
+        self._note(target, fault)
+        return fault
+
+    async def _exchange(self, target: Target, passage: Passage, outlet: Outlet, *, fresh: bool) -> Fault | None:
+        request, record = self.request, self.record
+        record.attempts += 1
+        record.upstream = target.name
+        passage.begin(own_key=not target.client_key)
+        call = Call(request.path.method.encode(), request.target, target.headers(request), request.body)
+        opening = self.means.upstreams.open(target.origin, call, passage, fresh=fresh, connect=target.connect)
+        try:
+            with target.load:
+                async with unless(passage.until, opening) as exchange:
+                    record.t_issued = monotonic()
+                    passage.fed_by(exchange)
+                    fault = await passage.first
+                    if fault is None:
+                        await passage.until
+                        if passage.settled:
+                            exchange.settle()
+                    return fault
+        except Interrupted:
+            return None
+        except Fault as fault:
+            return fault
+
+    def _note(self, target: Target, fault: Fault | None) -> None:
+        """What this try says of the upstream: to the metrics, and to its health."""
+        code = _code(fault)
+        self.means.observer.attempt(target.name, code)
+        if fault is None:
+            self.means.targets.succeeded(target.name)
+        elif fault.ejects and not (isinstance(fault, BadStatus) and fault.answered < 500 and fault.answered != 429):
+            self.means.targets.failed(target.name, monotonic())
+
+    async def _pause(self, again: Again, passage: Passage) -> bool:
+        """Wait before another try; False when the stream ended meanwhile."""
+        try:
+            with interrupted_by(passage.until):
+                await asyncio.sleep(again.delay)  # noqa: TID251 - a back-off is time to pass
+        except Interrupted:
+            return False
+        return True
+
+    def _passage(self, outlet: Outlet) -> Passage:
+        request = self.request
+        head = Head(outlet, self.record)
+        deadlines = self.means.deadlines[request.route]
+        return Passage(outlet, head, request.path.dialect, self.record, deadlines, self.means.max_event)
+
+    def _lost_at_the_end(self, lost: Lost) -> None:
+        """The upstream's part went well, but the client did not take the rest within the send clock."""
+        if lost is Lost.SLOW and self.record.ending is COMPLETED:
+            self.record.ending = Ending(Outcome.SLOW_CLIENT)
+
+    def _tell(self, problem: Refusal | Fault, passage: Passage, outlet: Outlet) -> Farewell:
+        events = passage.kind not in (Kind.BODY, Kind.JSON)
+        spoken = self.request.path.dialect if events else None
+        return tell(problem, outlet, spoken, self.request.path.family, self.record)
+
+
+def _left_the_queue(ending: Ending) -> Refusal:
+    """Interrupted while waiting for a lease: this never became a stream."""
+    if ending.outcome is Outcome.DRAINED:
+        message = "The gateway is shutting down."
+        return Refusal(Reason.DRAINING, 503, message, code="gateway_draining", retry_after=1.0)
+    return Refusal(Reason.CLIENT_LEFT, 499, "The client left.")
+
+
+def _given_up(fault: Fault) -> Ending:
+    """The last try's fault is the stream's; a relayed 4xx is an answer like any other."""
+    if isinstance(fault, BadStatus) and fault.answered < 500:
+        return Ending(Outcome.COMPLETED, fault)
+    return Ending.by(fault)
+
+
+def _code(fault: Fault | None) -> str:
+    """The `code` label of one attempt."""
+    if fault is None:
+        return "2xx"
+    if isinstance(fault, BadStatus):
+        return "429" if fault.answered == 429 else f"{fault.answered // 100}xx"
+    return fault.kind
