@@ -116,14 +116,16 @@ def routes_of(config: Config) -> list[Route]:
 def deadlines_of(config: Config, routes: Sequence[Route]) -> Mapping[Route, Deadlines]:
     """Each route's clocks: its own over the gateway's."""
     base = config.clocks.model_dump(exclude={"connect"})
-    return {route: Deadlines(**base | {k: v for k, v in route.clocks.items() if k != "connect"}) for route in routes}
+    return {route: Deadlines(**base | dict(route.clocks)) for route in routes}
 
 
 def target_of(upstream: Upstream, config: Config) -> Target:
     auth = upstream.auth
     return Target(
         name=upstream.name,
-        origin=origin_of(upstream.name, str(upstream.url), ca_file=upstream.ca_file, verify=upstream.verify),
+        origin=origin_of(
+            upstream.name, str(upstream.url), ca_file=upstream.ca_file, verify=upstream.verify, idle=upstream.idle
+        ),
         key=auth.key.get_secret_value() if isinstance(auth, UpstreamKey) else None,
         client_key=auth == "client",
         weight=upstream.weight,

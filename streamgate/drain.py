@@ -72,9 +72,10 @@ class Drain:
         return True
 
     def expire(self) -> int:
-        """Tell every stream inside to leave; how many were told."""
-        staying = list(self._inside.values())
+        """Tell every stream inside that was not told before to leave; how many were told."""
+        staying = [stream for stream in self._inside.values() if not stream.told]
         for stream in staying:
+            stream.told = True
             stream.leave()
         return len(staying)
 
@@ -88,11 +89,12 @@ class Drain:
 class Inside:
     """One stream's stay; a plain `with`, because leaving must not wait."""
 
-    __slots__ = ("_drain", "leave")
+    __slots__ = ("_drain", "leave", "told")
 
     def __init__(self, drain: Drain, leave: Callable[[], None]) -> None:
         self._drain = drain
         self.leave = leave
+        self.told = False
 
     def __enter__(self) -> None:
         self._drain._inside[id(self)] = self

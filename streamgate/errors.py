@@ -195,6 +195,11 @@ class BadStatus(Fault):
         self.body = body
         self.retry_after = retry_after
 
+    @property
+    def blames_upstream(self) -> bool:
+        """Other 4xx are about the request."""
+        return self.answered >= 500 or self.answered == 429
+
 
 class KeyRejected(Fault):
     """401 or 403 for the gateway's own key: the operator's problem, so the client is not told the words."""

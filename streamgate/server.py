@@ -33,7 +33,9 @@ from streamgate.observe.exposition import Exposition
 from streamgate.observe.observer import Observer
 from streamgate.observe.tally import Readings
 
-ENDED, FAILED, CUT = 0, 1, 3  # exit codes; 2, wrong use, is the command line's
+ENDED, FAILED, WRONG, CUT = range(4)  # exit codes
+
+OPEN_DESCRIPTOR = "the descriptor's socket is not on loopback: expected `keys`, a list of them or the word none"
 
 LAST_WORDS = 1.0  # s for the error events of streams that the drain cut
 FORCED = 0.4  # s for the same after a second signal: the process is to be gone within 1 s
@@ -44,6 +46,9 @@ def serve(config: Config, *, fd: int | None = None) -> int:
     """Serve until a signal says otherwise; returns the exit code of `streamgate serve`."""
     output = logs.configure(format=config.observe.log_format, level=config.observe.log_level)
     try:
+        if fd is not None and config.keys is None and not sockets.is_loopback(fd):
+            structlog.get_logger().error("wrong_use", error=OPEN_DESCRIPTOR)
+            return WRONG
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(config, fd, output))
     except ValueError as exc:  # an address that cannot be listened on
@@ -120,9 +125,16 @@ class Server:
         structlog.get_logger().info("ready", url=self.url, admin=self.admin_url)
 
     async def stop(self) -> None:
-        """Close what is still open; streams that still run are cut."""
-        await self._traffic.stop()
-        await self._admin.stop()
+        """Close what is still open: what was written has a second to go out; streams that still run are cut."""
+        for port in (self._traffic, self._admin):
+            port.close_all()
+        if self.census.connections:
+            self.census.emptied.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS):
+                    await self.census.emptied.wait()
+        for port in (self._traffic, self._admin):
+            await port.stop()
         self.gateway.close()
 
     def begin_drain(self, *, lameduck: bool = True) -> None:
@@ -248,9 +260,14 @@ class _Uvicorn(uvicorn.Server):
         for server in self.servers:
             server.close()
 
+    def close_all(self) -> None:
+        """Let what was written go out, and nothing more come in."""
+        self.refuse_newcomers()
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.close()
+
     async def stop(self) -> None:
-        for server in self.servers:
-            server.close()
         for connection in list(self.server_state.connections):
             transport = connection.transport
             if transport is not None:

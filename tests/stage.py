@@ -252,12 +252,12 @@ class Process:
 
 @contextlib.asynccontextmanager
 async def serving(
-    *arguments: str, host: str = "127.0.0.1", environment: dict[str, str] | None = None
+    *arguments: str, host: str = "127.0.0.1", environment: dict[str, str] | None = None, pass_fds: tuple[int, ...] = ()
 ) -> AsyncIterator[Process]:
     """Start it, wait until it is ready, and end it whatever happens."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "streamgate", "serve", "--listen", f"{host}:0", "--admin", "127.0.0.1:0", *arguments,
-        stdout=asyncio.subprocess.PIPE, env=os.environ | (environment or {}), limit=1 << 20,
+        stdout=asyncio.subprocess.PIPE, env=os.environ | (environment or {}), limit=1 << 20, pass_fds=pass_fds,
     )  # fmt: skip
     assert process.stdout is not None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections import Counter
 from collections.abc import Sequence
@@ -28,10 +29,11 @@ class CensusLimits:
 class Census:
     """Connections that were let in, by address, and refusals by reason."""
 
-    __slots__ = ("addresses", "closing", "connections", "refused")
+    __slots__ = ("addresses", "closing", "connections", "emptied", "refused")
 
     def __init__(self) -> None:
         self.connections = 0
+        self.emptied = asyncio.Event()  # set when the last one has left
         self.closing = False  # draining: every answer from now on ends its connection
         self.addresses: dict[str, int] = {}
         self.refused: Counter[Reason] = Counter()
@@ -47,6 +49,8 @@ class Census:
             self.addresses[address] = left
         else:
             del self.addresses[address]
+        if not self.connections:
+            self.emptied.set()
 
     def statistics(self) -> dict[str, object]:
         """Plain values for the admin port: connections, addresses, refused by reason."""

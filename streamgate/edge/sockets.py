@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import re
 import socket
 
@@ -28,6 +30,15 @@ def listen(
         close(opened)
         raise ValueError(f"cannot listen on {address!r}: {error.strerror or error}") from error
     return opened
+
+
+def is_loopback(fd: int) -> bool:
+    """Whether a socket that was handed down can only be reached from this machine."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as handed:
+            return ipaddress.ip_address(handed.getsockname()[0].partition("%")[0]).is_loopback
+    except (OSError, ValueError):
+        return False
 
 
 def close(sockets: list[socket.socket]) -> None:

@@ -20,7 +20,7 @@ class Kind(Enum):
     EVENTS = "events"
     JSON = "json"  # held while it may still be an error in disguise
     BODY = "body"
-    ERROR = "error"  # a 4xx or 5xx: its body is collected
+    ERROR = "error"  # a 4xx or 5xx, or JSON in place of promised events: its body is collected
     FAILED = "failed"  # this try is over; whatever else it says is not heard
 
 
@@ -33,6 +33,8 @@ def kind_of(status: int, headers: Headers, *, events_only: bool) -> Kind | Fault
     content = _content_type(headers)
     if content == b"text/event-stream":
         return Kind.EVENTS
+    if events_only and content == b"application/json":
+        return Kind.ERROR  # too late to be an answer, but it may say what is wrong
     if events_only or content == b"text/html":
         return WrongContent(content.decode("latin-1")[:64])
     return Kind.JSON if content == b"application/json" else Kind.BODY
@@ -40,6 +42,8 @@ def kind_of(status: int, headers: Headers, *, events_only: bool) -> Kind | Fault
 
 def fault_of_status(status: int, headers: Headers, body: bytes, *, own_key: bool) -> Fault:
     """A 4xx or 5xx. 401 and 403 for the gateway's own key are the operator's business, so the words are dropped."""
+    if status < 400:
+        return fault_of_json(body) or WrongContent("application/json")
     if own_key and status in (401, 403):
         return KeyRejected(f"status {status}")
     return BadStatus(status, tuple(headers), body, retry_after=retry_after(headers, wall()))

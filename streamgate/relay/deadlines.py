@@ -24,6 +24,7 @@ class Deadlines:
     send: float = 30.0
     heartbeat: float = 15.0
     early_commit: float = 10.0
+    connect: float | None = None  # None: as the upstream has it
 
     def answer_due(self, leased: float, *, stream: bool) -> float:
         """When the whole answer must be there; `leased` 0: not started."""

@@ -49,8 +49,9 @@ class Relay:
                 await self.models.answer(request, record, scope, receive, send)
                 return
             clocks = self.means.deadlines[request.route]
-            response = EventSourceResponse(Tries(request, record, self.means), settings=pace(request, record, clocks))
-            await response(scope, receive, send)
+            content = Tries(request, record, self.means)
+            with self.means.drain.inside(content.drained):
+                await EventSourceResponse(content, settings=pace(request, record, clocks))(scope, receive, send)
 
     async def _refused(
         self, refusal: Refusal, record: StreamRecord, scope: Scope, receive: Receive, send: Send

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from streamgate.admission.gate import Gate
 from streamgate.clock import monotonic
 from streamgate.drain import Drain
-from streamgate.errors import BadStatus, Fault, Internal, Reason, Refusal, Stale
+from streamgate.errors import BadStatus, Fault, Reason, Refusal, Stale, Unreachable
 from streamgate.observe.observer import Observer
 from streamgate.record import COMPLETED, Ending, Outcome, Phase, StreamRecord
 from streamgate.relay.answer import Kind
@@ -22,6 +22,7 @@ from streamgate.relay.attempt import Attempt
 from streamgate.relay.deadlines import Deadlines
 from streamgate.relay.headers import returned
 from streamgate.relay.passage import Passage
+from streamgate.relay.paths import Body
 from streamgate.relay.reply import tell
 from streamgate.relay.request import Request
 from streamgate.relay.targets import Target, Targets
@@ -81,27 +82,32 @@ class Tries:
         self.request = request
         self.record = record
         self.means = means
+        self.passage: Passage | None = None
+
+    def drained(self) -> None:
+        """The drain's time is over: end this stream, wherever it is."""
+        if self.passage is not None:
+            self.passage.drained()
 
     async def into(self, outlet: Outlet) -> Farewell:
-        passage = self._passage(outlet)
+        passage = self.passage = self._passage(outlet)
         outlet.on_lost(passage.client_lost)
-        with self.means.drain.inside(passage.drained):
-            try:
-                ending = await self._leased(passage, outlet)
-            except Refusal as refusal:
-                self.record.refusal = refusal
-                return self._tell(refusal, passage, outlet)
-            finally:
-                passage.close()
-                outlet.attach(None)
-                outlet.on_lost(self._lost_at_the_end)
-                self.record.pings = outlet.pings
+        try:
+            ending = await self._leased(passage)
+        except Refusal as refusal:
+            self.record.refusal = refusal
+            return self._tell(refusal, passage, outlet)
+        finally:
+            passage.close()
+            outlet.attach(None)
+            outlet.on_lost(self._lost_at_the_end)
+            self.record.pings = outlet.pings
         self.record.ending = ending
         if ending.fault is None or passage.told:
             return Farewell(whole=ending.outcome is Outcome.COMPLETED or passage.told)
         return self._tell(ending.fault, passage, outlet)
 
-    async def _leased(self, passage: Passage, outlet: Outlet) -> Ending:
+    async def _leased(self, passage: Passage) -> Ending:
         """Wait for a lease and use it. Raises Refusal when none was to be had."""
         self.record.phase = Phase.QUEUED
         try:
@@ -110,25 +116,23 @@ class Tries:
                 self.record.phase = Phase.WAITING
                 self.means.observer.started(self.record)
                 try:
-                    return await self._tried(passage, outlet)
+                    return await self._tried(passage)
                 except Exception as bug:  # noqa: BLE001 - whatever it is, the client and the books must hear of it
                     passage.crash(bug)
                     return passage.until.result()
         except Interrupted:
             raise _left_the_queue(passage.until.result()) from None
 
-    async def _tried(self, passage: Passage, outlet: Outlet) -> Ending:
+    async def _tried(self, passage: Passage) -> Ending:
         """Try, and try again as long as nothing semantic has been sent and the rules allow it."""
         means, record = self.means, self.record
         means.budget.note(record.t_leased)
         order = means.targets.order(self.request.route, record.t_leased)
-        if not order:
-            return Ending.by(Internal("the route has no upstream"))
         made = position = 0
         while True:
             target = order[position % len(order)]
             made += 1
-            fault = await self._try(target, passage, outlet)
+            fault = await self._try(target, passage)
             if fault is None:
                 return passage.until.result()
             again = decide(
@@ -141,32 +145,37 @@ class Tries:
                 now=monotonic(),
                 jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
             )
-            if again is None or passage.until.done():
-                return passage.until.result() if passage.until.done() else _given_up(fault)
+            if again is None or not self._repeatable(fault):
+                return _given_up(fault)
             position += again.elsewhere
             means.observer.retried(target.name, fault.kind, elsewhere=again.elsewhere)
             if not await self._pause(again, passage):
                 return passage.until.result()
 
-    async def _try(self, target: Target, passage: Passage, outlet: Outlet) -> Fault | None:
+    async def _try(self, target: Target, passage: Passage) -> Fault | None:
         """One try, on a fresh connection if the pooled one proved stale. None: the stream has ended."""
-        fault = await self._exchange(target, passage, outlet, fresh=False)
+        fault = await self._exchange(target, passage, fresh=self.request.path.body is Body.ANY)
         if isinstance(fault, Stale):
-            fault = await self._exchange(target, passage, outlet, fresh=True)
+            fault = await self._exchange(target, passage, fresh=True)
         if passage.until.done():
-            fault = passage.until.result().fault if fault is None else fault
-            self._note(target, fault)
+            self._note(target, passage.until.result())
             return None
-        self._note(target, fault)
+        if fault is not None:
+            self._note(target, Ending.by(fault))
         return fault
 
-    async def _exchange(self, target: Target, passage: Passage, outlet: Outlet, *, fresh: bool) -> Fault | None:
+    def _repeatable(self, fault: Fault) -> bool:
+        """An upload that was passed unread is never sent twice; one that found no connection was not sent."""
+        return self.request.path.body is not Body.ANY or isinstance(fault, Unreachable)
+
+    async def _exchange(self, target: Target, passage: Passage, *, fresh: bool) -> Fault | None:
         request, record = self.request, self.record
         record.attempts += 1
         record.upstream = target.name
         passage.begin(own_key=not target.client_key)
         call = Call(request.path.method.encode(), request.target, target.headers(request), request.body)
-        opening = self.means.upstreams.open(target.origin, call, passage, fresh=fresh, connect=target.connect)
+        connect = self.means.deadlines[request.route].connect or target.connect
+        opening = self.means.upstreams.open(target.origin, call, passage, fresh=fresh, connect=connect)
         try:
             with target.load:
                 async with unless(passage.until, opening) as exchange:
@@ -183,13 +192,13 @@ class Tries:
         except Fault as fault:
             return fault
 
-    def _note(self, target: Target, fault: Fault | None) -> None:
+    def _note(self, target: Target, ending: Ending) -> None:
         """What this try says of the upstream: to the metrics, and to its health."""
-        code = _code(fault)
-        self.means.observer.attempt(target.name, code)
-        if fault is None:
+        self.means.observer.attempt(target.name, _code(ending))
+        fault = ending.fault
+        if ending.outcome is Outcome.COMPLETED:
             self.means.targets.succeeded(target.name)
-        elif fault.ejects and not (isinstance(fault, BadStatus) and fault.answered < 500 and fault.answered != 429):
+        elif fault is not None and fault.ejects and (not isinstance(fault, BadStatus) or fault.blames_upstream):
             self.means.targets.failed(target.name, monotonic())
 
     async def _pause(self, again: Again, passage: Passage) -> bool:
@@ -233,10 +242,11 @@ def _given_up(fault: Fault) -> Ending:
     return Ending.by(fault)
 
 
-def _code(fault: Fault | None) -> str:
-    """The `code` label of one attempt."""
-    if fault is None:
-        return "2xx"
+def _code(ending: Ending) -> str:
+    """The `code` label of one attempt; `cancelled` when neither an answer nor a fault of the upstream's ended it."""
+    fault = ending.fault
     if isinstance(fault, BadStatus):
         return "429" if fault.answered == 429 else f"{fault.answered // 100}xx"
-    return fault.kind
+    if fault is not None:
+        return fault.kind
+    return "2xx" if ending.outcome is Outcome.COMPLETED else "cancelled"

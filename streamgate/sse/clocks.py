@@ -54,7 +54,7 @@ class Clocks:
         self._seq = count()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = NEVER
-        self._shells = 0
+        self._living = 0  # watches that were not forgotten
 
     def __len__(self) -> int:
         """How many entries the heap holds, shells of forgotten ones included."""
@@ -63,6 +63,7 @@ class Clocks:
     def watch(self, watched: Watched, due: float) -> Watch:
         """Call `watched.look` at `due` (monotonic seconds) and then whenever it asks for, until forgotten."""
         watch = Watch(self, watched, NEVER, 0)
+        self._living += 1
         self.put(watch, due)
         return watch
 
@@ -77,11 +78,10 @@ class Clocks:
 
     def forgotten(self) -> None:
         """Sweep the shells out once they are the larger half: 2,000 requests a second would leave 100 MB of them."""
-        self._shells += 1
-        if self._shells > 64 and self._shells * 2 > len(self._heap):
+        self._living -= 1
+        if len(self._heap) > 64 + 2 * self._living:  # a watch that was hastened left more than one
             self._heap = [entry for entry in self._heap if entry[2].watched is not None and entry[1] == entry[2]._seq]
             heapq.heapify(self._heap)
-            self._shells = 0
 
     def _arm(self, due: float) -> None:
         if self._timer is not None:

@@ -249,8 +249,9 @@ class Upstreams:
         now = time.monotonic()
         if connection.whole:
             connection.resume()
-            if connection.reusable() and self._pool.give_back(connection, now):
-                self._look_by(now + self._settings.idle)
+            kept = self._pool.give_back(connection, now) if connection.reusable() else 0.0
+            if kept:
+                self._look_by(now + kept)
                 return
         elif settle:
             self._pool.settle(connection, now)

@@ -37,9 +37,10 @@ class PoolStatistics:
 class Shelf(Generic[C]):
     """The connections of one origin. `idle` is in the order of return: last in, first out."""
 
-    __slots__ = ("active", "closed", "idle", "opened", "settling")
+    __slots__ = ("active", "closed", "idle", "opened", "patience", "settling")
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
+        self.patience = patience  # seconds a connection may be idle
         self.idle: dict[C, float] = {}  # -> since when
         self.opened = self.closed = self.active = self.settling = 0
 
@@ -69,7 +70,8 @@ class Pool(Generic[C]):
         """A new connection, and the exchange that had it dialled takes it."""
         shelf = self._shelves.get(origin)
         if shelf is None:
-            shelf = self._shelves[origin] = Shelf()
+            patience = self._settings.idle if origin.idle is None else origin.idle
+            shelf = self._shelves[origin] = Shelf(patience)
         self._entries[connection] = Entry(shelf, now)
         shelf.opened += 1
         shelf.active += 1
@@ -85,22 +87,22 @@ class Pool(Generic[C]):
             entry = self._entries[connection]
             entry.place = Place.ACTIVE
             shelf.active += 1
-            if now < since + self._settings.idle and now < entry.born + self._settings.life:
+            if now < since + shelf.patience and now < entry.born + self._settings.life:
                 return connection, old
             old = (*old, connection)
         return None, old
 
-    def give_back(self, connection: C, now: float) -> bool:
-        """Keep it for the next exchange; False: it is too old, or not needed, and is to be closed."""
+    def give_back(self, connection: C, now: float) -> float:
+        """Keep it for the next exchange, for so many seconds; 0: it is too old, or not needed, and is to be closed."""
         entry = self._entries[connection]
         shelf = entry.shelf
         full = len(shelf.idle) >= self._settings.max_idle
-        if full or self._closing or now >= entry.born + self._settings.life:
-            return False
+        if full or self._closing or not shelf.patience or now >= entry.born + self._settings.life:
+            return 0.0
         self._leave(connection, entry)
         entry.place = Place.POOLED
         shelf.idle[connection] = now
-        return True
+        return shelf.patience
 
     def settle(self, connection: C, now: float) -> None:
         """Its exchange left it; it has `settings.settle` seconds to reach the end of its HTTP body."""
@@ -131,7 +133,7 @@ class Pool(Generic[C]):
         due = [connection for connection, until in self._settling.items() if until <= now]
         for shelf in self._shelves.values():
             for connection, since in shelf.idle.items():
-                if since + self._settings.idle > now:
+                if since + shelf.patience > now:
                     break  # those after it came back later
                 due.append(connection)
         return due
@@ -141,7 +143,7 @@ class Pool(Generic[C]):
         soonest = next(iter(self._settling.values()), NEVER)
         for shelf in self._shelves.values():
             since = next(iter(shelf.idle.values()), NEVER)
-            soonest = min(soonest, since + self._settings.idle)
+            soonest = min(soonest, since + shelf.patience)
         return soonest
 
     def close(self) -> list[C]:

@@ -42,6 +42,7 @@ class Origin:
     ca_file: str | None = None  # PEM; None: the system's
     verify: bool = True
     server_name: str | None = None  # for SNI and the certificate; None: the host
+    idle: float | None = None  # seconds an unused connection to it is kept; None: the pool's own
     authority: bytes = field(init=False, repr=False, compare=False)  # the value of the Host header
 
     def __post_init__(self) -> None:
@@ -69,7 +70,13 @@ class Call:
 
 
 def origin_of(
-    name: str, url: str, *, ca_file: str | None = None, verify: bool = True, server_name: str | None = None
+    name: str,
+    url: str,
+    *,
+    ca_file: str | None = None,
+    verify: bool = True,
+    server_name: str | None = None,
+    idle: float | None = None,
 ) -> Origin:
     """Read `scheme://host[:port][/prefix]`; `ValueError` says what is wrong with it."""
     if not VISIBLE.issuperset(url):
@@ -88,6 +95,7 @@ def origin_of(
         ca_file=ca_file,
         verify=verify,
         server_name=server_name,
+        idle=idle,
     )
 
 

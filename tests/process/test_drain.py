@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 
@@ -126,6 +127,24 @@ async def test_lameduck_still_serves(upstream: demo.DemoUpstream) -> None:
         client = await gateway.chat("demo-n2")
         assert await client.head() == 200
         assert client.headers["connection"] == "close"
+        assert (await client.body()).endswith(DONE)
+        client.close()
+        assert await gateway.exit() == 0
+
+
+async def test_a_slow_reader_gets_the_rest(upstream: demo.DemoUpstream) -> None:
+    """What was written when the signal came still arrives, also at a client that takes its time."""
+    async with serving("--upstream", upstream.url, "--drain-timeout", "20") as gateway:
+        host, port = gateway.url.removeprefix("http://").split(":")
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect((host, int(port)))
+        sock.setblocking(False)
+        client = Client(*await asyncio.open_connection(sock=sock, limit=1024))
+        client.post("/v1/chat/completions", {"model": "demo-n20-t0-p20000", "messages": [], "stream": True})
+        await client.head()
+        gateway.signal(signal.SIGTERM)
+        await refused(gateway)
         assert (await client.body()).endswith(DONE)
         client.close()
         assert await gateway.exit() == 0

@@ -110,3 +110,15 @@ def test_statistics_add_up_origins_of_one_name() -> None:
     pool = pooled("x")
     pool.opened(origin_of("a", "http://moved"), "y", 0.0)
     assert pool.statistics() == {"a": PoolStatistics(opened=2, pooled=1, active=1)}
+
+
+def test_an_origin_has_its_own_patience() -> None:
+    """An upstream that closes sooner, or later, says how long; 0 keeps none."""
+    patient, hasty = origin_of("p", "http://p", idle=60.0), origin_of("h", "http://h", idle=0.0)
+    pool: Pool[str] = Pool(SETTINGS)
+    pool.opened(patient, "x", 0.0)
+    pool.opened(hasty, "y", 0.0)
+    assert pool.give_back("x", 0.0) == 60.0
+    assert pool.give_back("y", 0.0) == 0.0
+    assert pool.next_due() == 60.0
+    assert pool.take(patient, 59.0) == ("x", ())
