@@ -72,10 +72,13 @@ def _traced(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 
 def returned(headers: Headers, request_id: str) -> tuple[list[tuple[bytes, bytes]], str]:
     """The response's headers for the client, ours included, and the upstream's own request id."""
+    named = _nominated(headers)
     passed: list[tuple[bytes, bytes]] = []
     upstream_id = b""
     for pair in headers:
         name, value = pair
+        if name in named:
+            continue
         if (name in _DOWN or name.startswith(_DOWN_PREFIXES)) and not _UNSAFE.search(value):
             passed.append(pair)
         elif name in (b"x-request-id", b"request-id"):

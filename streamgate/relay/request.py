@@ -89,7 +89,8 @@ async def read_request(scope: Scope, receive: Receive, path: Path, record: Strea
     route = _route(asked, path, record, policy)
     record.stream = bool(asked.get("stream", path.streams))
     if route.alias is not None and asked:
-        body = json.dumps(asked | {"model": route.alias}, ensure_ascii=False, separators=(",", ":")).encode()
+        # ASCII, escaped: a lone surrogate is good JSON, but there are no bytes for it in UTF-8.
+        body = json.dumps(asked | {"model": route.alias}, separators=(",", ":")).encode()
     passed, credentials = forwarded(headers, policy.forward_headers, record.request_id)
     query = scope.get("query_string", b"")
     target = path.template.encode() + (b"?" + query if query else b"")
@@ -105,15 +106,17 @@ def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
 
 def _check_content(headers: list[tuple[bytes, bytes]], path: Path, policy: Policy) -> None:
     """Judge the body before reading it: kind, coding, and the length it claims."""
-    kind = b""
+    kinds: list[bytes] = []
     for name, value in headers:
         if name == b"content-type":
-            kind = value
+            kinds.append(value)
         elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             raise Refusal(Reason.UNSUPPORTED, 415, "Compressed bodies are not accepted.", code="content_encoding")
         elif name == b"content-length" and value.isdigit() and int(value) > policy.max_body:
             raise _too_large(policy.max_body)
-    if path.body is Body.JSON and kind.partition(b";")[0].strip().lower() != b"application/json":
+    if len(kinds) > 1:  # two readers may each believe another one
+        raise Refusal(Reason.BAD_REQUEST, 400, "The request has more than one content type.", code="content_type")
+    if path.body is Body.JSON and b"".join(kinds).partition(b";")[0].strip().lower() != b"application/json":
         raise Refusal(Reason.UNSUPPORTED, 415, "The body must be application/json.", code="content_type")
 
 

@@ -68,12 +68,14 @@ class AsgiOutlet(TimedOutlet):
         self._tasks.append(asyncio.get_running_loop().create_task(work))
 
     def start(self, status: int, headers: Headers) -> None:
+        if self.started:
+            return
         self.began()
         self._put({"type": "http.response.start", "status": status, "headers": list(headers)})
 
     def write(self, frame: bytes, now: float) -> None:
         self.wrote_at = now
-        if self._head_only or self.lost is not None:
+        if self._head_only or self.ending or not self.started or self.lost is not None:
             return
         self._size += len(frame)
         self._put({"type": "http.response.body", "body": frame, "more_body": True})
@@ -87,9 +89,11 @@ class AsgiOutlet(TimedOutlet):
             self._tasks[0].cancel()
 
     async def finish(self, farewell: bytes | None, *, whole: bool) -> None:
-        self.ending = True
+        if self.ending or not self.started:
+            return
         if farewell:
             self.write(farewell, time.monotonic())
+        self.ending = True
         if whole:
             self._put({"type": "http.response.body", "body": b"", "more_body": False})
         self._last = True
@@ -98,8 +102,8 @@ class AsgiOutlet(TimedOutlet):
             await self._done
 
     def gone(self, lost: Lost) -> None:
-        super().gone(lost)
-        if not self._done.done():
+        if not self._done.done():  # else all was sent: servers say http.disconnect after that, too
+            super().gone(lost)
             self._done.set_result(None)
 
     def look(self, now: float) -> float:
@@ -141,6 +145,9 @@ class AsgiOutlet(TimedOutlet):
                     self.drained()
         except OSError:
             self.gone(Lost.CLOSED)  # an ASGI 2.4 server says so when the client is gone
+        except Exception:
+            self.gone(Lost.CLOSED)  # a server that refused a message takes no more; `__aexit__` says why
+            raise
         finally:
             if not self._done.done():
                 self._done.set_result(None)
@@ -148,12 +155,8 @@ class AsgiOutlet(TimedOutlet):
 
 def _joined(messages: list[Message]) -> list[Message]:
     """Bodies that waited together leave together: one message, one chunk, one system call."""
-    joined: list[Message] = []
-    for message in messages:
-        last = joined[-1] if joined else None
-        if last is not None and last.get("more_body") and message["type"] == "http.response.body":
-            body = last["body"] + message["body"]
-            joined[-1] = {"type": "http.response.body", "body": body, "more_body": message["more_body"]}
-        else:
-            joined.append(message)
-    return joined
+    bodies = [message["body"] for message in messages if message["type"] == "http.response.body"]
+    if len(bodies) < 2:
+        return messages
+    # Only a head can stand before them, and only the last one can be the last of all.
+    return [*messages[: -len(bodies)], messages[-1] | {"body": b"".join(bodies)}]

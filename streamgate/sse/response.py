@@ -7,8 +7,9 @@ one: the head goes out at once, and the next item is asked for when the client h
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, cast
 
@@ -45,7 +46,8 @@ def open_outlet(scope: Scope, receive: Receive, send: Send, settings: OutletSett
 class EventSourceResponse(Response):
     """A `text/event-stream` response with heartbeats, a send deadline and prompt cancellation.
 
-    `ping` and `send_timeout` are seconds, 0 or None turn them off. HEAD gets the headers and never touches the content.
+    `ping` (None: 15) and `send_timeout` (None: off) are seconds, 0 turns them off; `settings` stands in place of both.
+    HEAD gets the headers and never touches the content.
     """
 
     media_type = "text/event-stream"
@@ -69,8 +71,11 @@ class EventSourceResponse(Response):
         self.background = background
         self.sep = sep or "\r\n"
         self.settings = settings or OutletSettings(heartbeat=15.0 if ping is None else ping, send=send_timeout or 0.0)
-        if settings is None:
-            self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"} | dict(headers or {}))
+        if settings is not None and hasattr(content, "into"):
+            self.raw_headers = list(settings.early_headers)  # such a Feed composes its own head; these are for HEAD
+        else:
+            given = {name.lower(): value for name, value in (headers or {}).items()}
+            self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no"} | given)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with open_outlet(scope, receive, send, self.settings) as outlet:
@@ -137,12 +142,21 @@ def _asynchronous(content: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[
 
 
 async def _threaded(items: Any) -> AsyncIterator[Any]:
-    """Iterate in a worker thread: a synchronous generator may block."""
+    """Iterate in a worker thread: a synchronous generator may block.
+
+    A thread cannot be interrupted: when the wait for `next` is, `close` waits in another thread for it to come back.
+    """
     done = object()
+    turn = threading.Lock()
+
+    def one_at_a_time(call: Callable[..., Any], *arguments: Any) -> Any:
+        with turn:
+            return call(*arguments)
+
     try:
-        while (item := await anyio.to_thread.run_sync(next, items, done)) is not done:
+        while (item := await anyio.to_thread.run_sync(one_at_a_time, next, items, done)) is not done:
             yield item
     finally:
         close = getattr(items, "close", None)
         if close is not None:
-            await anyio.to_thread.run_sync(close)
+            await anyio.to_thread.run_sync(one_at_a_time, close, abandon_on_cancel=True)

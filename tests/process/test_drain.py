@@ -62,7 +62,7 @@ async def refused(gateway: Process) -> None:
         assert time.monotonic() < deadline
         try:
             client = await gateway.client()
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):  # reset: it was still waiting to be accepted
             return
         client.close()
 
