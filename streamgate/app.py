@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as HttpRoute
 from starlette.routing import Router
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamgate import clock
 from streamgate.admission.gate import Gate
@@ -62,7 +62,7 @@ class Gateway:
         origins = list(self.config.cors.origins)
         if origins:
             exposed = ["x-request-id", "request-id", "x-upstream-request-id", "retry-after", "retry-after-ms"]
-            app = CORSMiddleware(
+            app = Cors(
                 app, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=exposed
             )
         return app
@@ -94,6 +94,15 @@ class Gateway:
 
     def close(self) -> None:
         self.upstreams.close()
+
+
+class Cors(CORSMiddleware):
+    """Starlette's adds its headers to ASGI messages: a browser must not be answered past them, by the edge's outlet."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if any(name == b"origin" for name, _ in scope["headers"]):
+            scope = {**scope, "extensions": {}}
+        await super().__call__(scope, receive, send)
 
 
 def routes_of(config: Config) -> list[Route]:

@@ -17,6 +17,7 @@ class Sight:
     USAGE: Final = 4
     ERROR: Final = 8  # the upstream reports an error: the stream ends here
     END: Final = 16  # the family's terminator: the stream ends here
+    ORDINARY: Final = 32  # one event and nothing else, so no comments to be taken out; a hint, for speed
 
 
 class Seen:

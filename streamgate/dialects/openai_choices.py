@@ -41,6 +41,7 @@ FAILED: Final = frozenset(("error", "abort"))
 
 _FINISHED: Final = Sight.SEMANTIC | Sight.FINISH
 _ERROR: Final = Sight.SEMANTIC | Sight.ERROR
+_ORDINARY: Final = Sight.SEMANTIC | Sight.ORDINARY
 _SEMANTIC: Final = Sight.SEMANTIC
 _WITH_USAGE: Final = Sight.SEMANTIC | Sight.USAGE
 _STOPS: Final = Sight.ERROR | Sight.END
@@ -68,7 +69,7 @@ class Choices:
             return _unusual(token, frame, seen)
         seen.events += 1
         seen.choices.add(0)
-        return _SEMANTIC
+        return _ORDINARY
 
     def _exact(self, frame: bytes, seen: Seen) -> int:
         """No single ordinary token: several events, or one that has to be parsed."""

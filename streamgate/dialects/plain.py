@@ -11,6 +11,8 @@ from streamgate.record import Usage
 from streamgate.sse.frames import blocks
 from streamgate.sse.parser import block_fields
 
+_ORDINARY: Final = Sight.SEMANTIC | Sight.ORDINARY
+
 
 class PlainEvents:
     """A dialect that knows no meaning: no error, no terminator, no usage."""
@@ -23,9 +25,9 @@ class PlainEvents:
 
     def scan(self, frame: bytes, seen: Seen) -> int:
         if frame.startswith(b"data:") and frame.find(b"\n\n") == len(frame) - 2 and frame.find(b"\r") < 0:
-            spoken = 1
-        else:
-            spoken = sum(block_fields(frame[start:end])[1] is not None for start, end in blocks(frame))
+            seen.events += 1
+            return _ORDINARY
+        spoken = sum(block_fields(frame[start:end])[1] is not None for start, end in blocks(frame))
         seen.events += spoken
         return Sight.SEMANTIC if spoken else Sight.NOTHING
 

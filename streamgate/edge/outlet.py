@@ -167,7 +167,7 @@ class EdgeOutlet(TimedOutlet):
         if self.blocked_at:
             self._drained = self._connection.loop.create_future()
             await self._drained
-        else:
+        if self.lost is None:
             self._complete()
 
     def abort(self) -> None:
@@ -181,7 +181,7 @@ class EdgeOutlet(TimedOutlet):
     def drained(self) -> None:
         super().drained()
         if self._drained is not None and not self._drained.done():
-            self._complete()
+            # Not completed here: asyncio loses a connection twice that is closed inside resume_writing.
             self._drained.set_result(None)
 
     def gone(self, lost: Lost) -> None:

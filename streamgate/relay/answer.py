@@ -7,7 +7,7 @@ from enum import Enum
 
 from streamgate.clock import wall
 from streamgate.dialects.bodies import read_error
-from streamgate.errors import BadStatus, Empty, ErrorEvent, Fault, KeyRejected, Redirected, WrongContent
+from streamgate.errors import BadStatus, Empty, ErrorEvent, Fault, KeyRejected, Redirected, Truncated, WrongContent
 from streamgate.upstream.retry import retry_after
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -50,9 +50,12 @@ def fault_of_status(status: int, headers: Headers, body: bytes, *, own_key: bool
 
 
 def fault_of_json(body: bytes) -> Fault | None:
-    """A whole 2xx JSON body: an answer, nothing at all, or an error that calls itself a success."""
-    if not body.strip():
+    """A whole 2xx JSON body: an answer, nothing at all, a part of one, or an error that calls itself a success."""
+    text = body.strip()
+    if not text:
         return Empty()
+    if text[:1] == b"{" and text[-1:] != b"}":  # a Content-Length that was too small
+        return Truncated("a JSON object without its end")
     said = read_error(body) if b'"error"' in body else None
     return ErrorEvent(said[0], code=said[1]) if said is not None else None
 

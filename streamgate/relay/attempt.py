@@ -7,7 +7,7 @@ from typing import Protocol
 from streamgate.dialects.dialect import Dialect, Seen, Sight
 from streamgate.errors import Empty, ErrorEvent, Fault, Truncated
 from streamgate.relay.answer import Headers, Kind, fault_of_json, fault_of_status, kind_of
-from streamgate.sse.frames import FrameCutter
+from streamgate.sse.frames import FrameCutter, without_comments
 from streamgate.sse.outlet import Source
 
 HOLD = 64 * 1024  # bytes held for failover, per stream: beyond it the stream flows although nothing semantic came
@@ -62,13 +62,14 @@ class Attempt:
         not see is written in one that they do.
         """
         seen = self.seen
-        before = frame[: seen.stop]
+        before = without_comments(frame[: seen.stop])
         if sight & Sight.ERROR:
             fault = seen.error or ErrorEvent()
             return fault, before + (fault.frame or b"")
         verdict = heard.verdict(seen, terminated=True)
         if verdict is None or isinstance(verdict, ErrorEvent):  # that one was a finish reason, relayed as it came
-            return verdict, frame[: seen.end]
+            return verdict, before + frame[seen.stop : seen.end]
+        seen.events -= 1  # the terminator, which nobody gets
         return verdict, before
 
     def rest(self) -> bytes:

@@ -77,10 +77,12 @@ class Models:
             until, names = self._kept.get(target.name, (0.0, []))
             if monotonic() >= until:
                 names = await self._ask(target, request)
-                self._kept[target.name] = (monotonic() + KEPT, names)
+                if names:  # one that failed is asked again by the next request
+                    self._kept[target.name] = (monotonic() + KEPT, names)
             return names
 
     async def _ask(self, target: Target, request: Request) -> list[str]:
+        """Its models; none when it cannot be asked."""
         call = Call(b"GET", b"/v1/models", target.headers(request), None)
         try:
             answer = await self._upstreams.fetch(target.origin, call, limit=LIMIT, deadline=PATIENCE)

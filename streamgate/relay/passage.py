@@ -153,7 +153,10 @@ class Passage:
             self.first.set_result(None)
 
     def client_lost(self, lost: Lost) -> None:
-        self.finish(Ending(self._deadlines.departure(lost, self.record.t_last, monotonic())))
+        now, last = monotonic(), self.record.t_last
+        if last:  # else it never had anything to read
+            last = now if self._paused else max(last, self._idle_from)
+        self.finish(Ending(self._deadlines.departure(lost, last, now)))
 
     def drained(self) -> None:
         self.finish(Ending.by(errors.Drained()))
@@ -174,8 +177,6 @@ class Passage:
                 self._fail(errors.FirstTokenTimeout())
         return self._due()
 
-    # From here on: how.
-
     def _due(self) -> float:
         return min(self._whole_due(), self._token_due()) if self.state is not State.ENDED else NEVER
 
@@ -192,15 +193,16 @@ class Passage:
 
     def _frame(self, frame: bytes, now: float) -> None:
         """Whole events: the hot path."""
-        frame = without_comments(frame)
-        if not frame:
-            return
         if not frame.isascii():
             frame = valid_utf8(frame)
         sight = self.heard.scan(frame, self.attempt.seen)
-        if sight & (Sight.ERROR | Sight.END):
-            self._stop(frame, sight, now)
-            return
+        if not sight & Sight.ORDINARY:
+            if sight & (Sight.ERROR | Sight.END):
+                self._stop(frame, sight, now)
+                return
+            frame = without_comments(frame)
+            if not frame:
+                return
         if self.state is State.HOLDING:
             if not sight & Sight.SEMANTIC and self.attempt.hold(frame):
                 return
@@ -247,13 +249,12 @@ class Passage:
 
     def _whole(self) -> None:
         """The HTTP body is whole: is the answer?"""
-        attempt = self.attempt
-        last = attempt.rest()
+        last = self.attempt.rest()
         if last:
             self._frame(last, monotonic())
         if self.state is State.ENDED:
             return
-        fault = attempt.verdict(self.heard, flowing=self.state is State.FLOWING)
+        fault = self.attempt.verdict(self.heard, flowing=self.state is State.FLOWING)
         if fault is None and self.state is State.HOLDING:
             self._write_whole()
         self._over(fault)

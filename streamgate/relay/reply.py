@@ -13,7 +13,7 @@ from starlette.responses import Response
 from streamgate.dialects.bodies import Family, error_body, error_type, read_error
 from streamgate.dialects.dialect import Dialect
 from streamgate.dialects.plain import PLAIN_SSE
-from streamgate.errors import BadStatus, ErrorEvent, Fault, Refusal
+from streamgate.errors import BadStatus, Drained, ErrorEvent, Fault, Refusal
 from streamgate.record import StreamRecord
 from streamgate.relay.headers import own, returned
 from streamgate.sse.outlet import Farewell, Outlet
@@ -45,6 +45,8 @@ def words_for(problem: Refusal | Fault) -> Words:
             read = read_error(problem.body)
             message, code = read or (f"The upstream answered with status {problem.answered}.", None)
             return Words(problem.answered, code or problem.code, message, retry_after=problem.retry_after)
+        case Drained():
+            return Words(problem.status, problem.code, problem.message, retry_after=1.0)
         case _:
             return Words(problem.status, problem.code, problem.message)
 

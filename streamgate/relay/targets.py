@@ -62,24 +62,25 @@ class Targets:
         self._targets = dict(targets)
         self._ejections = ejections
         self._weights = {name: target.weight for name, target in targets.items()}
-        self._turn = 0
+        # Of each route: with one count for all, two routes that take turns would each get every other upstream only.
+        self._turns: dict[Route, int] = {}
 
     def __getitem__(self, name: str) -> Target:
         return self._targets[name]
 
     def order(self, route: Route, now: float) -> list[Target]:
         """The whole order of tries for one stream."""
-        self._turn += 1
         names = route.upstreams
         if len(names) == 1:
             return [self._targets[names[0]]]
+        turn = self._turns[route] = self._turns.get(route, 0) + 1
         active = {name: self._targets[name].load.active for name in names}
         chosen = order(
             names,
             route.balance,
             active=active,
             weights=self._weights,
-            turn=self._turn,
+            turn=turn,
             ejected=self._ejections.ejected(now),
         )
         return [self._targets[name] for name in chosen]

@@ -159,4 +159,4 @@ def _joined(messages: list[Message]) -> list[Message]:
     if len(bodies) < 2:
         return messages
     # Only a head can stand before them, and only the last one can be the last of all.
-    return [*messages[: -len(bodies)], messages[-1] | {"body": b"".join(bodies)}]
+    return [*messages[: -len(bodies)], {**messages[-1], "body": b"".join(bodies)}]

@@ -204,7 +204,7 @@ def scanned(dialect: Dialect, pieces: list[bytes]) -> tuple[int, Seen, bytes]:
     """Flags, facts, and the bytes of the event that ended the stream."""
     cutter, seen, flags = FrameCutter(1 << 20), Seen(), N
     for frame in [*map(cutter.cut, pieces), cutter.end()]:
-        flags |= dialect.scan(frame, seen) if frame else N
+        flags |= dialect.scan(frame, seen) & ~Sight.ORDINARY if frame else N
         if flags & (E | D):
             return flags, seen, frame[seen.stop : seen.end]
     return flags, seen, b""
