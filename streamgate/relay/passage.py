@@ -118,10 +118,7 @@ class Passage:
         if self.state is State.ENDED or self.attempt.kind is Kind.FAILED:
             return
         try:
-            if fault is None:
-                self._whole()
-            else:
-                self._over(fault)
+            self._over(self._whole() if fault is None else fault)
         except Exception as bug:  # noqa: BLE001 - as in feed
             self.crash(bug)
 
@@ -207,9 +204,12 @@ class Passage:
             if not sight & Sight.SEMANTIC and self.attempt.hold(frame):
                 return
             frame = self._flow(frame)
+        record = self.record
         if sight & Sight.SEMANTIC:
-            self.record.semantic(now)
-        self._write(frame, now)
+            record.semantic(now)
+        record.events = self.attempt.seen.events  # _write, without its call
+        record.bytes_out += len(frame)
+        self.sink.write(frame, now)
 
     def _write(self, frame: bytes, now: float) -> None:
         record = self.record
@@ -247,17 +247,17 @@ class Passage:
         self.settled = True
         self._over(fault)
 
-    def _whole(self) -> None:
+    def _whole(self) -> Fault | None:
         """The HTTP body is whole: is the answer?"""
         last = self.attempt.rest()
         if last:
             self._frame(last, monotonic())
         if self.state is State.ENDED:
-            return
+            return None
         fault = self.attempt.verdict(self.heard, flowing=self.state is State.FLOWING)
         if fault is None and self.state is State.HOLDING:
             self._write_whole()
-        self._over(fault)
+        return fault
 
     def _write_whole(self) -> None:
         """A JSON answer that was held to its end: its length is known."""

@@ -116,10 +116,12 @@ class Response:
             return
         if self._news:
             self._report(receiver, None)
-        elif self._pieces:
+        elif pieces := self._pieces:
             self._barren = 0
+            joined = pieces[0] if len(pieces) == 1 else b"".join(pieces)  # _take_pieces, without its call
+            pieces.clear()
             try:
-                receiver.feed(self._take_pieces())
+                receiver.feed(joined)
             except Exception as bug:  # noqa: BLE001 - whatever it is, it is not the upstream's fault
                 self._end(_internal(bug))
         else:
