@@ -70,7 +70,9 @@ def known_path(scope: Scope, record: StreamRecord, policy: Policy) -> Path:
     record.route = path.template
     if record.method != path.method:
         allowed = ((b"allow", path.method.encode()),)
-        raise Refusal(Reason.METHOD, 405, f"This path takes {path.method} only.", code="method", headers=allowed)
+        raise Refusal(
+            Reason.METHOD, 405, f"This path takes {path.method} only.", code="method_not_allowed", headers=allowed
+        )
     return path
 
 
@@ -145,7 +147,7 @@ def late_refusal(scope: Scope) -> Refusal | None:
 
 
 def _too_large(limit: int) -> Refusal:
-    return Refusal(Reason.TOO_LARGE, 413, f"The body is larger than {limit} bytes.")
+    return Refusal(Reason.TOO_LARGE, 413, f"The body is larger than {limit} bytes.", code="body_too_large")
 
 
 async def _parsed(body: bytes) -> dict[str, Any]:

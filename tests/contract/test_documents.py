@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from streamgate.errors import Reason
+from streamgate.errors import BadStatus, Fault, Reason, Stale
 from streamgate.observe.metrics import METRICS, document
-from streamgate.record import Outcome
+from streamgate.record import OUTCOME_OF, Outcome
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -49,3 +49,28 @@ def test_the_makefile_is_short_and_its_targets_say_what_they_do():
     targets = re.findall(r"^([a-z-]+):.*?(## .+)?$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert len(targets) <= 14
     assert all(said for _, said in targets)
+
+
+def faults() -> list[type[Fault]]:
+    found, todo = [], [Fault]
+    while todo:
+        found += (kinds := todo.pop().__subclasses__())
+        todo += kinds
+    return found
+
+
+def test_every_error_code_is_documented():
+    """Codes of faults with their status and outcome, and the codes that refusals are given anywhere in the code."""
+    page = (DOCS / "errors.md").read_text()
+    for fault in faults():
+        rows = [line for line in page.splitlines() if line.startswith(f"| `{fault.code}` | {fault.status}")]
+        assert rows, fault
+        outcome = OUTCOME_OF.get(fault, Outcome.UPSTREAM_ERROR).value
+        assert fault in (BadStatus, Stale) or any(outcome in row for row in rows), fault
+    given = {code for path in (ROOT / "streamgate").rglob("*.py") for code in CODE.findall(path.read_text())}
+    assert len(given) > 10
+    for code in given:
+        assert f"| `{code}` |" in page, code
+
+
+CODE = re.compile(r'code="([a-z_]+)"')
