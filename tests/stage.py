@@ -126,6 +126,7 @@ class Client:
         self.reader = reader
         self.writer = writer
         self.status = 0
+        self.patience = PATIENCE
         self.headers: dict[str, str] = {}
 
     def send(self, raw: bytes) -> None:
@@ -143,7 +144,7 @@ class Client:
 
     async def head(self) -> int:
         """Read the response head; its status."""
-        raw = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE)
+        raw = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), self.patience)
         first, *lines = raw.decode().split("\r\n")
         self.status = int(first.split()[1])
         self.headers = {
@@ -153,14 +154,14 @@ class Client:
 
     async def piece(self) -> bytes:
         """One chunk of the body; b"" at its proper end. IncompleteReadError when the connection ended before it."""
-        size = int(await asyncio.wait_for(self.reader.readuntil(b"\r\n"), PATIENCE), 16)
-        data = await asyncio.wait_for(self.reader.readexactly(size + 2), PATIENCE)
+        size = int(await asyncio.wait_for(self.reader.readuntil(b"\r\n"), self.patience), 16)
+        data = await asyncio.wait_for(self.reader.readexactly(size + 2), self.patience)
         return data[:-2]
 
     async def body(self) -> bytes:
         """The whole body, by its framing."""
         if "content-length" in self.headers:
-            return await asyncio.wait_for(self.reader.readexactly(int(self.headers["content-length"])), PATIENCE)
+            return await asyncio.wait_for(self.reader.readexactly(int(self.headers["content-length"])), self.patience)
         pieces = []
         while piece := await self.piece():
             pieces.append(piece)

@@ -50,6 +50,7 @@ async def relayed(pieces: list[bytes], silences: list[int], *, heartbeat: float,
         clocks = {"heartbeat": heartbeat, "early_commit": 0 if early else 10}
         server = await stage.gateway(upstream, clocks=clocks)
         client = await stage.chat(server)
+        client.patience += silence
         await client.head()
         return await client.body()
 
