@@ -23,7 +23,18 @@ class Sight:
 class Seen:
     """What one try's events have shown so far; `scan` writes it, the passage reads it."""
 
-    __slots__ = ("choices", "end", "error", "events", "finished", "stop", "usage_frame")
+    __slots__ = (
+        "around",
+        "around_at",
+        "choices",
+        "end",
+        "error",
+        "events",
+        "finished",
+        "patience",
+        "stop",
+        "usage_frame",
+    )
 
     def __init__(self) -> None:
         self.events = 0  # events with data, up to and including the one that ended the stream
@@ -33,6 +44,9 @@ class Seen:
         self.error: ErrorEvent | None = None
         self.stop = 0  # with ERROR or END: where that event begins in the frame just scanned ...
         self.end = 0  # ... and where it ends; what follows belongs to nobody
+        self.around = (b"\n", b"\n")  # what stood before and after the text of an ordinary event, to know the next by
+        self.around_at = 0  # `events` when that was noted
+        self.patience = 8  # notes that may turn out to be of no use
 
 
 class Dialect(Protocol):

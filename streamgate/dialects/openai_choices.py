@@ -47,6 +47,26 @@ _WITH_USAGE: Final = Sight.SEMANTIC | Sight.USAGE
 _STOPS: Final = Sight.ERROR | Sight.END
 
 
+_opening = re.compile(rb'"(?:content|text|reasoning_content|reasoning)": ?"').search
+_text = re.compile(rb'[^"\\\r\n]++').fullmatch
+_text_and_quote = re.compile(rb'[^"\\\r\n]++"').match
+
+
+def _note(frame: bytes, seen: Seen) -> None:
+    """Remember what stands around the text of this ordinary event.
+
+    Between the two there may be any text without a quote, an escape or a line end; so nothing can hide there.
+    """
+    opening = _opening(frame)
+    text = _text_and_quote(frame, opening.end()) if opening is not None else None
+    if opening is None or text is None:
+        return
+    if seen.events - seen.around_at < 2:  # the last note recognised nothing
+        seen.patience -= 1
+    seen.around = (frame[: opening.end()], frame[text.end() - 1 :])
+    seen.around_at = seen.events
+
+
 class Choices:
     """A dialect of events with `choices`: `token` recognises an ordinary one, `speaks` decides on a parsed choice."""
 
@@ -61,6 +81,15 @@ class Choices:
         self._speaks = speaks
 
     def scan(self, frame: bytes, seen: Seen) -> int:
+        before, after = seen.around
+        # Most events differ from the one before in their text alone: 0.5 us instead of 1.1 for the whole pattern.
+        if (
+            frame.startswith(before)
+            and frame.endswith(after)
+            and _text(frame, len(before), len(frame) - len(after)) is not None
+        ):
+            seen.events += 1
+            return _ORDINARY
         token = self._only_token(frame)
         # An `error` key, or an `event: error` between two lines of data. rfind costs half of what `in` does: 100 ns.
         if token is None or frame.rfind(b"error") >= 0:
@@ -69,6 +98,8 @@ class Choices:
             return _unusual(token, frame, seen)
         seen.events += 1
         seen.choices.add(0)
+        if seen.patience:
+            _note(frame, seen)
         return _ORDINARY
 
     def _exact(self, frame: bytes, seen: Seen) -> int:

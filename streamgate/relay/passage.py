@@ -224,13 +224,13 @@ class Passage:
         self.record.phase = Phase.STREAMING
         self._idle_from = now
         self._watch.hasten(self._due())
-        begun = self.opening.begun
+        piece = self.attempt.released(piece)
+        if piece.startswith(BOM) and self.opening.begun:
+            piece = piece[3:]  # it is only one at the very start: after a heartbeat it would be part of a field's name
         self.opening.open(self.attempt, self)
         if not self.first.done():  # it is, when the task that waits for it is being cancelled
             self.first.set_result(None)
-        piece = self.attempt.released(piece)
-        # A byte order mark is only one at the very start: after a heartbeat it would be part of a field's name.
-        return piece[3:] if begun and piece.startswith(BOM) else piece
+        return piece
 
     def _stop(self, frame: bytes, sight: int, now: float) -> None:
         """The frame holds the event that ends the stream: the terminator, or an error."""
