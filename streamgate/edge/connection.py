@@ -123,7 +123,8 @@ class Connection(HttpToolsProtocol):
             return
         now = time.monotonic()
         if self.phase is Phase.ANSWER and not self.surplus:
-            self.go(Phase.LEAVING, now + (send or self.policy.settings.send))
+            patience = send or self.policy.settings.send
+            self.go(Phase.LEAVING, now + patience if patience else NEVER)  # 0: the send clock is off
             self.transport.close()
             return
         # Bytes that nobody read would turn the close into an RST, and that can overtake the answer.
@@ -194,7 +195,8 @@ class Connection(HttpToolsProtocol):
         elif self.phase is Phase.HEAD and (self.unwelcome is not None or self.pending):
             self.refuse_head(self.unwelcome or _timeout("The request head took too long to arrive."), self.pending)
         elif self.phase is Phase.LEAVING and not self.transport.is_closing():
-            self._due = now + self.policy.settings.send
+            patience = self.policy.settings.send
+            self._due = now + patience if patience else NEVER
             self.transport.close()
         elif self.transport.get_write_buffer_size():
             self.reset()  # nobody takes what was written

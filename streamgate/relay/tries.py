@@ -135,6 +135,8 @@ class Tries:
             fault = await self._try(target, passage)
             if fault is None:
                 return passage.until.result()
+            if not self._repeatable(fault):
+                return _given_up(fault)
             again = decide(
                 fault,
                 made=made,
@@ -145,7 +147,7 @@ class Tries:
                 now=monotonic(),
                 jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
             )
-            if again is None or not self._repeatable(fault):
+            if again is None:
                 return _given_up(fault)
             position += again.elsewhere
             means.observer.retried(target.name, fault.kind, elsewhere=again.elsewhere)
@@ -174,7 +176,8 @@ class Tries:
         record.upstream = target.name
         passage.begin(own_key=not target.client_key)
         call = Call(request.path.method.encode(), request.target, target.headers(request), request.body)
-        connect = self.means.deadlines[request.route].connect or target.connect
+        own = self.means.deadlines[request.route].connect
+        connect = target.connect if own is None else own
         opening = self.means.upstreams.open(target.origin, call, passage, fresh=fresh, connect=connect)
         try:
             with target.load:

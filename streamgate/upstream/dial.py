@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import functools
 import ipaddress
+import math
 import socket
 import ssl
 import time
@@ -69,9 +70,9 @@ async def dial(connection: Connection, contexts: TlsContexts, *, seconds: float,
 
 async def _connect(connection: Connection, contexts: TlsContexts, seconds: float, receive_buffer: int) -> None:
     origin = connection.origin
-    until = time.monotonic() + seconds
+    until = time.monotonic() + seconds if seconds else math.inf  # 0: the clock is off
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds or None):
             tls = await contexts.of(origin) if origin.scheme == "https" else None
             addresses = await resolve(origin)
             sock = await first_that_answers(addresses, until=until, receive_buffer=receive_buffer)
@@ -120,7 +121,7 @@ async def first_that_answers(addresses: Sequence[Address], *, until: float, rece
     for position, (family, address) in enumerate(addresses):
         share = (until - time.monotonic()) / (len(addresses) - position)
         try:
-            async with asyncio.timeout(share):
+            async with asyncio.timeout(None if share == math.inf else share):
                 return await _connected(family, address, receive_buffer)
         except OSError as error:  # TimeoutError is one
             failed.append(error)

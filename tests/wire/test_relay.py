@@ -35,6 +35,17 @@ async def test_bytes_pass_unchanged(stage: Stage) -> None:
     assert server.observer.statistics()["ended"] == 1
 
 
+async def test_clocks_that_are_off(stage: Stage) -> None:
+    """0 turns a clock off: it does not mean that everything is late at once."""
+    off = {"connect": 0, "first_token": 0, "idle": 0, "answer": 0, "send": 0, "heartbeat": 0}
+    server = await stage.gateway(await stage.upstream(whole), clocks=off)
+    client = await stage.client(server)
+    body = {"model": "m", "messages": [], "stream": True}
+    client.post("/v1/chat/completions", body, "connection: close")
+    assert await client.head() == 200
+    assert await client.body() == b"".join(WHOLE)
+
+
 async def test_one_connection_serves_many(stage: Stage) -> None:
     """A client's connection and an upstream's are both used again."""
 
