@@ -16,7 +16,7 @@ run: .venv/ready    ## serve on 127.0.0.1:8080 (UPSTREAM=http://host:port, else 
 	$(BIN)/streamgate serve --log-format console $(if $(UPSTREAM),--upstream $(UPSTREAM))
 
 test: .venv/ready   ## the whole test suite, with coverage
-	@$(BIN)/pytest -q --cov --cov-report=
+	@$(BIN)/pytest -q -n 2 --dist worksteal --cov --cov-report=
 
 check: .venv/ready  ## format, lint, types, import rules: what CI runs
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
@@ -32,11 +32,14 @@ demo-model: .venv/ready ## the same with a real engine and a real model (Gemma 3
 bench: .venv/ready  ## CPU, latency and memory against no gateway and nginx
 	$(BIN)/python benchmarks/run.py
 
+bench-sse: .venv/ready  ## the SSE response against sse-starlette, StreamingResponse and FastAPI
+	$(BIN)/python benchmarks/sse/compare.py
+
 soak: .venv/ready   ## the large counts; minutes
 	$(BIN)/pytest -q -m soak --timeout 1800
 
 cov: .venv/ready    ## the test suite, then the lines that nothing ran
-	@$(BIN)/pytest -q --cov --cov-report=term-missing:skip-covered
+	@$(BIN)/pytest -q -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered
 
 fmt: .venv/ready    ## format, and mend what can be mended
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
@@ -49,4 +52,4 @@ docs: .venv/ready   ## write the documents that are generated from the code
 clean:          ## remove what was made here
 	rm -rf .venv build dist .coverage .coverage.* .*_cache .hypothesis benchmarks/results
 
-.PHONY: help run test check demo demo-model bench soak cov fmt docs clean
+.PHONY: help run test check demo demo-model bench bench-sse soak cov fmt docs clean

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
+from contextvars import Context
 from itertools import count
 from typing import Protocol
 
@@ -54,6 +55,8 @@ class Clocks:
         self._seq = count()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = NEVER
+        # Else the timer would hold the context, and what is in it, of whichever request armed it.
+        self._context = Context()
         self._living = 0  # watches that were not forgotten
 
     def __len__(self) -> int:
@@ -88,7 +91,8 @@ class Clocks:
             self._timer.cancel()
         self._timer_due = due
         # 1 ms late on purpose: uvloop counts whole milliseconds, and an early look would only be repeated.
-        self._timer = self._loop.call_later(max(0.0, due - time.monotonic()) + 0.001, self._ring)
+        delay = max(0.0, due - time.monotonic()) + 0.001
+        self._timer = self._loop.call_later(delay, self._ring, context=self._context)
 
     def _ring(self) -> None:
         self._timer, self._timer_due = None, NEVER

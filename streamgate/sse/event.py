@@ -55,25 +55,7 @@ class ServerSentEvent:
         Raises TypeError for a `retry` that is no int, ValueError for a negative one or an unknown `sep`.
         """
         sep = self.DEFAULT_SEPARATOR if self.sep is None else self.sep
-        data = self.data
-        if self.event is None and self.id is None and self.retry is None and self.comment is None and data is not None:
-            return text_bytes(data if type(data) is str else str(data), sep)
-        return self._encode_fields(checked(sep))
-
-    def _encode_fields(self, sep: str) -> bytes:
-        """Field order as sse-starlette has it: comment, id, event, data, retry."""
-        text = ""
-        if self.comment is not None:
-            text += _field("", str(self.comment), sep)
-        if self.id is not None:
-            text += f"id: {_one_line(self.id)}{sep}"
-        if self.event is not None:
-            text += f"event: {_one_line(self.event)}{sep}"
-        if self.data is not None:
-            text += _field("data", str(self.data), sep)
-        if self.retry is not None:
-            text += f"retry: {_milliseconds(self.retry)}{sep}"
-        return _utf8(text + sep)
+        return event_bytes(sep, self.data, self.event, self.id, self.retry, self.comment)
 
 
 class JSONServerSentEvent(ServerSentEvent):
@@ -108,27 +90,56 @@ def ensure_bytes(data: object, sep: str) -> bytes:
         return data  # type: ignore[return-value]
     if kind is str:
         return text_bytes(data, sep)  # type: ignore[arg-type]
-    if isinstance(data, bytes | memoryview):
-        return data  # type: ignore[return-value]  # ASGI servers take a memoryview where bytes are asked for
-    if isinstance(data, bytearray):
-        return bytes(data)
+    if kind is dict:
+        text = data.get("data")  # type: ignore[attr-defined]
+        if type(text) is str and len(data) == 1:  # type: ignore[arg-type]  # the commonest dict by far
+            return text_bytes(text, sep)
+        return event_bytes(sep, **data)  # type: ignore[arg-type]
     if isinstance(data, ServerSentEvent):
         return data.encode()
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
     if isinstance(data, dict):
-        return ServerSentEvent(**{**data, "sep": sep}).encode()
+        return event_bytes(sep, **data)
     return text_bytes(str(data), sep)
 
 
-def text_bytes(text: str, sep: str) -> bytes:
-    """The bytes of an event that has only data: the commonest one by far."""
+def event_bytes(
+    line_end: str,
+    /,
+    data: object = None,
+    event: object = None,
+    id: object = None,
+    retry: int | None = None,
+    comment: object = None,
+    sep: object = None,  # a dict's own, which the response's overrules
+) -> bytes:
+    """Field order as sse-starlette has it: comment, id, event, data, retry."""
+    head = ""
+    if comment is not None:
+        head = _field("", str(comment), checked(line_end))
+    if id is not None:
+        head += f"id: {id if type(id) is str and id.isprintable() else _one_line(id)}{line_end}"
+    if event is not None:
+        head += f"event: {event if type(event) is str and event.isprintable() else _one_line(event)}{line_end}"
+    if retry is not None:
+        body = "" if data is None else _field("data", str(data), line_end)
+        return _utf8(f"{head}{body}retry: {_milliseconds(retry)}{line_end}{checked(line_end)}")
+    if data is None:
+        return _utf8(head + checked(line_end))
+    return text_bytes(data if type(data) is str else str(data), line_end, head)
+
+
+def text_bytes(text: str, sep: str, head: str = "") -> bytes:
+    """The bytes of an event with data, by far the commonest; `head` is its other lines."""
     if sep not in SEPARATORS:
         checked(sep)
     if "\n" in text or "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", f"{sep}data: ")
     try:
-        return f"data: {text}{sep}{sep}".encode()
+        return f"{head}data: {text}{sep}{sep}".encode()
     except UnicodeEncodeError:
-        return _utf8(f"data: {text}{sep}{sep}")
+        return _utf8(f"{head}data: {text}{sep}{sep}")
 
 
 def checked(sep: str) -> str:
@@ -151,11 +162,11 @@ def _one_line(value: object) -> str:
 
 
 def _milliseconds(retry: int) -> int:
-    if type(retry) is not int:  # True is an int, and no time
+    if not isinstance(retry, int) or isinstance(retry, bool):  # True is an int, and no time
         raise TypeError("retry argument must be int")
     if retry < 0:
         raise ValueError("retry argument must not be negative")
-    return retry
+    return int(retry)
 
 
 def _utf8(text: str) -> bytes:

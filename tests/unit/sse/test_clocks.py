@@ -35,7 +35,7 @@ class Bench:
     def monotonic(self) -> float:
         return self.now
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+    def call_later(self, delay: float, callback: Callable[[], None], context: object = None) -> Timer:
         assert delay >= 0
         self.timers.append(Timer(self.now + delay, callback))
         return self.timers[-1]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
 
 import pytest
-from anyio.lowlevel import checkpoint
 from starlette.background import BackgroundTask
 
-import streamgate.sse.response as module
 from streamgate.sse import EventSourceResponse, Farewell, Lost, Outlet, OutletSettings
 from streamgate.sse.asgi import AsgiOutlet
-from streamgate.sse.response import Iterated, open_outlet
+from streamgate.sse.response import open_outlet
 
 pytestmark = pytest.mark.anyio
 
@@ -71,10 +67,6 @@ async def nothing(*_: Any) -> Any:
     raise AssertionError("neither receive nor send is used beside the edge's outlet")
 
 
-def iterated(items: Any) -> Iterated:
-    return Iterated(items, 200, (), "\n")
-
-
 async def test_the_servers_own_outlet_is_used_where_there_is_one() -> None:
     """Else one over plain ASGI; for HEAD that one keeps bodies to itself."""
     slate = Slate()
@@ -86,18 +78,27 @@ async def test_the_servers_own_outlet_is_used_where_there_is_one() -> None:
         outlet.close()
 
 
-async def test_the_order_of_a_response() -> None:
-    """Settings, head, items, end, leave, and only then the background task."""
+class Talk:
+    """A feed that says one thing."""
+
+    async def into(self, outlet: Outlet) -> Farewell:
+        outlet.start(202, ())
+        outlet.write(b"data: a\n\n", 0.0)
+        return Farewell(b"bye", whole=False)
+
+
+async def test_the_order_of_a_feeds_response() -> None:
+    """Settings, head, frames, what `into` returned, leave, and only then the background task."""
     slate = Slate()
 
     async def background() -> None:
         slate.told.append("background")
 
-    response = EventSourceResponse(["a"], 202, sep="\n", background=BackgroundTask(background))
+    response = EventSourceResponse(Talk(), background=BackgroundTask(background))
     await response(scope(slate), nothing, nothing)
     settings, *rest = slate.told
     assert settings == OutletSettings(heartbeat=15.0, send=0.0)
-    assert rest == [("start", 202), b"data: a\n\n", ("finish", None, True), "left", "background"]
+    assert rest == [("start", 202), b"data: a\n\n", ("finish", b"bye", False), "left", "background"]
 
 
 @pytest.mark.parametrize(
@@ -110,9 +111,15 @@ async def test_the_order_of_a_response() -> None:
         ({"settings": OutletSettings(heartbeat=1), "ping": 9}, OutletSettings(heartbeat=1)),
     ],
 )
-async def test_settings(arguments: dict[str, Any], settings: OutletSettings) -> None:
+async def test_settings_of_a_feed(arguments: dict[str, Any], settings: OutletSettings) -> None:
     """As sse-starlette's arguments say, or given whole."""
-    assert EventSourceResponse([], **arguments).settings == settings
+    assert EventSourceResponse(Talk(), **arguments).settings == settings
+
+
+async def test_settings_are_for_feeds() -> None:
+    """Content that is iterated has parameters for all of it, and two places to say a thing are one too many."""
+    with pytest.raises(TypeError, match="Feed"):
+        EventSourceResponse([], settings=OutletSettings())
 
 
 @pytest.mark.parametrize(
@@ -124,156 +131,56 @@ async def test_settings(arguments: dict[str, Any], settings: OutletSettings) -> 
     ],
 )
 async def test_headers(headers: dict[str, str] | None, expected: dict[bytes, bytes]) -> None:
-    """Kept from caches and proxies unless the caller says otherwise, in whatever case, and each once."""
+    """Kept from caches unless the caller says otherwise, from proxies' buffers in any case, and each once."""
     raw = EventSourceResponse([], headers=headers).raw_headers
     names = [name for name, _ in raw]
     assert len(names) == len(set(names))
     assert dict(raw).items() >= expected.items()
+    assert dict(raw)[b"x-accel-buffering"] == b"no"
     assert dict(raw)[b"content-type"] == b"text/event-stream; charset=utf-8"
     assert b"content-length" not in names
 
 
-async def test_another_media_type() -> None:
-    """The caller's word for it stands."""
-    response = EventSourceResponse([], media_type="application/x-ndjson")
-    assert dict(response.raw_headers)[b"content-type"] == b"application/x-ndjson"
+async def test_the_caller_may_set_the_media_type() -> None:
+    """By parameter, or once for all in a subclass."""
+
+    class Lines(EventSourceResponse):
+        media_type = "application/x-ndjson"
+
+    given = EventSourceResponse([], media_type="application/x-ndjson").raw_headers
+    for raw in (given, Lines([], media_type=None).raw_headers):
+        assert dict(raw)[b"content-type"] == b"application/x-ndjson"
 
 
-async def test_a_feed_is_awaited_and_its_farewell_said() -> None:
-    """What `into` returns is what `finish` gets."""
-
-    class Content:
-        async def into(self, outlet: Outlet) -> Farewell:
-            outlet.start(200, ())
-            return Farewell(b"bye", whole=False)
-
-    slate = Slate()
-    await EventSourceResponse(Content())(scope(slate), nothing, nothing)
-    assert slate.told[1:] == [("start", 200), ("finish", b"bye", False), "left"]
+async def test_responses_share_no_headers() -> None:
+    """A cookie set on one is not the next one's."""
+    first, second = EventSourceResponse([]), EventSourceResponse([])
+    first.set_cookie("a", "b")
+    assert "set-cookie" in first.headers and "set-cookie" not in second.headers
 
 
-async def test_the_background_task_does_not_follow_an_error() -> None:
-    """The content's error is the response's; the outlet is left all the same."""
-
-    async def fails() -> AsyncIterator[str]:
-        yield "a"
-        raise KeyError
-
-    slate = Slate()
-    with pytest.raises(KeyError):
-        await EventSourceResponse(fails(), background=BackgroundTask(nothing))(scope(slate), nothing, nothing)
-    assert slate.told[-1] == "left"
-    assert not any(each[0] == "finish" for each in slate.told if isinstance(each, tuple))
-
-
-async def test_the_next_item_is_asked_for_when_the_last_was_taken() -> None:
-    """Paused inside a write, the content waits; resumed, it goes on."""
-    slate, asked = Slate(), 0
-
-    async def items() -> AsyncIterator[str]:
-        nonlocal asked
-        while asked < 3:
-            asked += 1
-            yield "x"
-
-    content = iterated(items())
-    write = slate.write
-
-    def pausing(frame: bytes, now: float) -> None:
-        write(frame, now)
-        slate.source.pause()
-        slate.source.pause()
-
-    slate.write = pausing  # type: ignore[method-assign]
-    running = asyncio.get_running_loop().create_task(content.into(slate))
-    for count in (1, 2, 3):
-        for _ in range(5):
-            await checkpoint()
-        assert asked == count and not running.done()
-        slate.source.resume()
-        slate.source.resume()
-    assert await running == Farewell()
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sep": ""},
+        {"sep": "x"},
+        {"shutdown_grace_period": -1},
+        {"cleanup_timeout": -0.1},
+        {"ping": -1},
+        {"ping_mode": "x"},
+    ],
+)
+async def test_what_is_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
+    """At once, where it was written."""
+    with pytest.raises(ValueError, match=r"must be"):
+        EventSourceResponse([], **wrong)
 
 
-async def test_a_client_that_is_lost_already_is_asked_for_nothing() -> None:
-    """The content is closed without having begun."""
-    slate = Slate()
-    slate.lost = Lost.CLOSED
-
-    async def items() -> AsyncIterator[str]:
-        pytest.fail("asked")
-        yield ""
-
-    assert await iterated(items()).into(slate) == Farewell(whole=False)
-    assert slate.callback is None
-
-
-async def test_an_iterator_that_is_no_generator_needs_no_close() -> None:
-    """Anything with `__anext__` will do, and so does anything with `__next__`."""
-
-    class Counted:
-        def __init__(self) -> None:
-            self.left = 2
-
-        def __aiter__(self) -> Counted:
-            return self
-
-        async def __anext__(self) -> str:
-            self.left -= 1
-            if self.left < 0:
-                raise StopAsyncIteration
-            return "x"
-
-    slate = Slate()
-    assert await iterated(Counted()).into(slate) == Farewell()
-    assert await iterated(iter("ab")).into(slate) == Farewell()
-    assert slate.told == [("start", 200), *[b"data: x\n\n"] * 2, ("start", 200), b"data: a\n\n", b"data: b\n\n"]
-
-
-async def test_a_cleanup_may_wait_although_the_task_is_cancelled() -> None:
-    """The generator's `finally` is shielded, and the cancellation goes on after it."""
-    slate, waiting, cleaned = Slate(), asyncio.Event(), asyncio.Event()
-
-    async def items() -> AsyncIterator[str]:
-        try:
-            yield "x"
-        finally:
-            waiting.set()
-            for _ in range(5):
-                await checkpoint()
-            cleaned.set()
-
-    content = iterated(items())
-    slate.write = lambda *_: content.pause()  # type: ignore[method-assign,assignment]
-    running = asyncio.get_running_loop().create_task(content.into(slate))
-    for _ in range(5):
-        await checkpoint()
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    assert waiting.is_set() and cleaned.is_set()
-
-
-async def test_a_cleanup_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `finally` that never ends is given up, and the response ends."""
-    monkeypatch.setattr(module, "CLEANUP", 0.02)
-    slate = Slate()
-    entered = asyncio.Event()
-
-    async def items() -> AsyncIterator[str]:
-        try:
-            yield "x"
-        finally:
-            entered.set()
-            await asyncio.get_running_loop().create_future()
-
-    content = iterated(items())
-
-    def leaving(frame: bytes, now: float) -> None:
-        content.pause()
-        slate.callback(Lost.CLOSED)
-
-    slate.write = leaving  # type: ignore[method-assign]
-    farewell = await asyncio.wait_for(content.into(slate), 5)
-    assert entered.is_set()
-    assert farewell == Farewell(whole=False)
+async def test_a_ping_interval_is_a_number() -> None:
+    """Also when it is set later."""
+    response = EventSourceResponse([])
+    assert response.ping_interval == 15
+    with pytest.raises(TypeError):
+        response.ping_interval = "1"  # type: ignore[assignment]
+    with pytest.raises(NotImplementedError):
+        response.enable_compression()
