@@ -15,8 +15,8 @@ help:           ## this list
 run: .venv/ready    ## serve on 127.0.0.1:8080 (UPSTREAM=http://host:port, else the demo upstream)
 	$(BIN)/streamgate serve --log-format console $(if $(UPSTREAM),--upstream $(UPSTREAM))
 
-test: .venv/ready   ## the whole test suite, with coverage
-	@$(BIN)/pytest -q -n 2 --dist worksteal --cov --cov-report=
+test: .venv/ready   ## the whole test suite, in two processes
+	@$(BIN)/pytest -q -n 2 --dist worksteal
 
 check: .venv/ready  ## format, lint, types, import rules: what CI runs
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
@@ -38,7 +38,7 @@ bench-sse: .venv/ready  ## the SSE response against sse-starlette, StreamingResp
 soak: .venv/ready   ## the large counts; minutes
 	$(BIN)/pytest -q -m soak --timeout 1800
 
-cov: .venv/ready    ## the test suite, then the lines that nothing ran
+cov: .venv/ready    ## the test suite with coverage, then the lines that nothing ran
 	@$(BIN)/pytest -q -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered
 
 fmt: .venv/ready    ## format, and mend what can be mended

@@ -62,7 +62,8 @@ class Peer:
         self.send(b"\r\n".join([*lines, b"", body]))
 
     def reset(self) -> None:
-        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        with contextlib.suppress(OSError):  # closed already: the gateway was first
+            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.writer.transport.abort()
 
     async def closed(self) -> None:
@@ -178,7 +179,8 @@ class Client:
         return b"".join(pieces)
 
     def reset(self) -> None:
-        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        with contextlib.suppress(OSError):  # closed already: the gateway was first
+            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.writer.transport.abort()
 
     def close(self) -> None:
@@ -201,8 +203,8 @@ class Stage:
         config = Config.model_validate(base | settings)
         return await self._stack.enter_async_context(running(config))
 
-    async def client(self, server: Server, *, receive_buffer: int = 0) -> Client:
-        host, port = server.url.removeprefix("http://").rsplit(":", 1)
+    async def client(self, server: Server, *, receive_buffer: int = 0, admin: bool = False) -> Client:
+        host, port = (server.admin_url if admin else server.url).removeprefix("http://").rsplit(":", 1)
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

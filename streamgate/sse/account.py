@@ -24,9 +24,9 @@ class Ending(Enum):
     SHUTDOWN = "shutdown"  # by the server's drain, after the grace period; with or without a farewell
     SEND_TIMEOUT = "send_timeout"  # one send (data, ping or the end) took longer than `send_timeout`
     CONTENT_ERROR = "content_error"  # the content raised
-    ENCODE_ERROR = "encode_error"  # an item, or a ping, could not be made into bytes
+    ENCODE_ERROR = "encode_error"  # an item could not be made into bytes
     SEND_ERROR = "send_error"  # the server's `send` or `receive` raised
-    CALLBACK_ERROR = "callback_error"  # data sender, close handler or ping factory raised
+    CALLBACK_ERROR = "callback_error"  # data sender, close handler or ping factory raised, or gave what is no ping
     CANCELLED = "cancelled"  # the request's task was cancelled from outside
 
 

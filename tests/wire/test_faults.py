@@ -37,7 +37,7 @@ HOP_BY_HOP = {
 }  # fmt: skip
 PING = b": ping\n"
 RID = "fault-1"
-HELD = {"first_token": 0.15, "idle": 0.15, "connect": 0.15, "answer": 0.15, "send": 0.3}
+HELD = {"first_token": 0.4, "idle": 0.4, "connect": 0.4, "answer": 0.4, "send": 0.8}
 ONE_MORE = {"attempts": 1}
 Until = Callable[..., Awaitable[None]]
 
@@ -86,7 +86,7 @@ class Row(NamedTuple):
 
 UP, CUT, OK = Outcome.UPSTREAM_ERROR, Outcome.TRUNCATED, Outcome.COMPLETED
 SLOW, IDLE, LATE = Outcome.TIMEOUT_FIRST_TOKEN, Outcome.TIMEOUT_IDLE, Outcome.DEADLINE
-ROOMY = {"clocks": {"first_token": 0.5, "idle": 0.4}}
+ROOMY = {"clocks": {"first_token": 1.2, "idle": 1.0}}
 BEATING = {"clocks": HELD | {"heartbeat": 0.05}}
 SMALL = {"limits": {"max_event": 65536}}
 
