@@ -48,6 +48,7 @@ docs: .venv/ready   ## write the documents that are generated from the code
 	$(BIN)/python -m streamgate.observe.metrics > docs/metrics.md
 	$(BIN)/python -m streamgate.control.schema
 	$(BIN)/python -m streamgate.control.schema docs
+	$(BIN)/python grafana/dashboards.py
 
 clean:          ## remove what was made here
 	rm -rf .venv build dist .coverage .coverage.* .*_cache .hypothesis benchmarks/results

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 
+import structlog
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,11 +21,16 @@ from streamgate.admission.gate import Gate
 from streamgate.admission.keys import Keys
 from streamgate.admission.ledger import Ledger, Limits
 from streamgate.control.admin import probe
-from streamgate.control.health import Health
+from streamgate.control.config import effective
+from streamgate.control.health import Answer, Health
+from streamgate.control.pulse import Pulse
 from streamgate.control.settings import Config, Upstream, UpstreamKey
+from streamgate.control.snapshot import Scene
 from streamgate.drain import Drain
 from streamgate.edge.guard import GuardSettings
 from streamgate.observe.observer import Observer
+from streamgate.observe.tally import Readings, Thresholds
+from streamgate.observe.tracing import Tracing, tracing_of
 from streamgate.relay.deadlines import Deadlines
 from streamgate.relay.endpoint import Relay
 from streamgate.relay.models import Models
@@ -31,6 +40,7 @@ from streamgate.relay.targets import Target, Targets
 from streamgate.relay.tries import Means
 from streamgate.routing.ejection import Ejections
 from streamgate.routing.table import Balance, Route, RouteTable
+from streamgate.sse.clocks import clocks_of
 from streamgate.upstream.client import PoolSettings, Upstreams, origin_of
 from streamgate.upstream.retry import RetryBudget, RetrySettings
 
@@ -40,25 +50,33 @@ class Gateway:
 
     def __init__(self, config: Config, drain: Drain, observer: Observer) -> None:
         self.config = config
+        self._hash = sha256(effective(config).encode()).hexdigest()[:12]
         self.drain = drain
         self.observer = observer
         self.health = Health(drain)
         self.routes = routes_of(config)
         targets = {upstream.name: target_of(upstream, config) for upstream in config.upstreams}
         self.targets = Targets(targets, Ejections(targets))
-        self.upstreams = Upstreams(pool_of(config))
+        self.upstreams = Upstreams(pool_of(config), dialled=observer.dialled)
         self.gate = Gate(Ledger(limits_of(config)), clock.monotonic)
+        self.relay = self._relay()
         self.app = self._app()
+        self.pulse = Pulse(self._scene())
+        self.pulse.start(clocks_of(asyncio.get_running_loop()))
 
     def _app(self) -> ASGIApp:
+        def answered(request: Request, answer: Answer) -> Response:
+            self.observer.answered(request.url.path, request.method, answer.status)
+            return probe(answer)
+
         async def livez(request: Request) -> Response:
-            return probe(self.health.live())
+            return answered(request, self.health.live())
 
         async def readyz(request: Request) -> Response:
-            return probe(self.health.ready())
+            return answered(request, self.health.ready())
 
         probes = [HttpRoute("/livez", livez, methods=["GET"]), HttpRoute("/readyz", readyz, methods=["GET"])]
-        app: ASGIApp = Router(routes=probes, default=self._relay(), redirect_slashes=False)
+        app: ASGIApp = Router(routes=probes, default=self.relay, redirect_slashes=False)
         origins = list(self.config.cors.origins)
         if origins:
             exposed = ["x-request-id", "request-id", "x-upstream-request-id", "retry-after", "retry-after-ms"]
@@ -92,7 +110,35 @@ class Gateway:
         )
         return Relay(self.observer, policy, means, Models(self.routes, table, self.targets, self.upstreams))
 
+    def _scene(self) -> Scene:
+        return Scene(
+            observer=self.observer,
+            drain=self.drain,
+            health=self.health,
+            running=self.relay.running,
+            targets=self.targets,
+            upstreams=self.upstreams,
+            limits=limits_of(self.config),
+        )
+
+    def readings(self) -> Readings:
+        """What the gateway's parts say at a scrape."""
+        books = self.upstreams.statistics()
+        return Readings(
+            ready=self.health.ready().ok,
+            upstream_connections={
+                (name, state): getattr(each, state)
+                for name, each in books.items()
+                for state in ("active", "pooled", "settling")
+            },
+            circuits=self.targets.circuits(clock.monotonic()),
+            streams_limit=self.config.limits.concurrent,
+            config_hash=self._hash,
+            telemetry_dropped={"traces": self.observer.tracing.dropped},
+        )
+
     def close(self) -> None:
+        self.pulse.close()
         self.upstreams.close()
 
 
@@ -156,6 +202,21 @@ def keys_of(config: Config) -> dict[str, str]:
     if keys is None or isinstance(keys, str):
         return {}
     return {key.name: key.key.get_secret_value() for key in keys}
+
+
+def observed(config: Config, readings: Callable[[], Readings]) -> Observer:
+    """What counts, logs and traces: with the configuration's thresholds among the buckets."""
+    return Observer(
+        readings=readings,
+        tracing=traced(config),
+        thresholds=Thresholds(**config.observe.slo.model_dump()),
+        stall=config.clocks.stall,
+    )
+
+
+def traced(config: Config) -> Tracing:
+    """Spans as the configuration and OpenTelemetry's own variables ask for."""
+    return tracing_of(os.environ, log=structlog.get_logger(), **config.observe.tracing.model_dump())
 
 
 def guard_of(config: Config) -> GuardSettings:

@@ -1,4 +1,4 @@
-"""The commands: serve, check, demo.
+"""The commands: serve, check, demo, top.
 
 Exit codes: 0 ended as asked, 1 failed, 2 wrong use or wrong configuration, 3 drained but streams were cut. What a
 command needs is imported when it runs, so that `--help` and `--version` answer at once.
@@ -68,6 +68,22 @@ def demo() -> NoReturn:
     from streamgate.server import running  # noqa: PLC0415
 
     sys.exit(run(running))
+
+
+@main.command()
+@click.option("--admin", default="http://127.0.0.1:9464", metavar="URL", show_default=True, help="The admin port.")
+@click.option(
+    "--token",
+    envvar="STREAMGATE_ADMIN__TOKEN",
+    metavar="TOKEN",
+    help="The admin token, '${NAME}' or file:/path; needed where the port is not on loopback.",
+)
+@click.option("--once", is_flag=True, help="Print one table and end.")
+def top(admin: str, token: str | None, once: bool) -> NoReturn:
+    """Show the streams of a running gateway, live."""
+    from streamgate.control.top import run  # noqa: PLC0415
+
+    sys.exit(run(admin, token, once=once))
 
 
 def _load(file: Path | None, flags: dict[str, Any]) -> Config:

@@ -12,6 +12,7 @@ import contextlib
 import gc
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, replace
 
@@ -20,7 +21,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from streamgate.app import Gateway, guard_of
+from streamgate.app import Gateway, guard_of, observed
 from streamgate.control.admin import admin_app
 from streamgate.control.settings import Config, Upstream
 from streamgate.dialects.bodies import error_body, family_of
@@ -29,9 +30,10 @@ from streamgate.edge import sockets
 from streamgate.edge.guard import Census, GuardSettings, guard_factory
 from streamgate.errors import Reason, Refusal
 from streamgate.observe import logs
-from streamgate.observe.exposition import Exposition
-from streamgate.observe.observer import Observer
+from streamgate.observe.exposition import SWITCH_INTERVAL, Exposition
+from streamgate.observe.lag import LagTicker
 from streamgate.observe.tally import Readings
+from streamgate.observe.tracing import FLUSH
 
 ENDED, FAILED, WRONG, CUT = range(4)  # exit codes
 
@@ -44,6 +46,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 def serve(config: Config, *, fd: int | None = None) -> int:
     """Serve until a signal says otherwise; returns the exit code of `streamgate serve`."""
+    sys.setswitchinterval(SWITCH_INTERVAL)
     output = logs.configure(format=config.observe.log_format, level=config.observe.log_level)
     try:
         if fd is not None and config.keys is None and not sockets.is_loopback(fd):
@@ -93,7 +96,8 @@ class Server:
         self.config = config
         self.drain = Drain()
         self.census = Census()
-        self.observer = Observer(readings=self._readings)
+        self.observer = observed(config, self._readings)
+        self.lag = LagTicker(self.observer.lagged)
         self.gateway = Gateway(config, self.drain, self.observer)
         self.cut = 0  # streams that the drain had to end
         self._output = output
@@ -121,11 +125,13 @@ class Server:
     async def start(self) -> None:
         await self._admin.start(self._admin_sockets)
         await self._traffic.start(self._sockets)
+        self.lag.start()
         self.gateway.health.started = True
         structlog.get_logger().info("ready", url=self.url, admin=self.admin_url)
 
     async def stop(self) -> None:
         """Close what is still open: what was written has a second to go out; streams that still run are cut."""
+        self.lag.stop()
         for port in (self._traffic, self._admin):
             port.close_all()
         if self.census.connections:
@@ -136,6 +142,7 @@ class Server:
         for port in (self._traffic, self._admin):
             await port.stop()
         self.gateway.close()
+        await self.observer.tracing.flush(FORCED / 2 if self._forced.done() else FLUSH)
 
     def begin_drain(self, *, lameduck: bool = True) -> None:
         """Ask for a drain; asked again, it is forced."""
@@ -197,6 +204,7 @@ class Server:
             loopback=self.config.admin.listen.loopback,
             on_drain=self.begin_drain,
             statistics=self.statistics,
+            pulse=self.gateway.pulse,
         )
 
     def _guarded(self, settings: GuardSettings) -> Callable[..., asyncio.Protocol]:
@@ -216,16 +224,9 @@ class Server:
         }
 
     def _readings(self) -> Readings:
-        books = self.gateway.upstreams.statistics()
-        return Readings(
+        return self.gateway.readings()._replace(
             draining=self._asked.is_set(),
-            ready=self.gateway.health.ready().ok,
             connections=self.census.connections,
-            upstream_connections={
-                (name, state): getattr(each, state)
-                for name, each in books.items()
-                for state in ("active", "pooled", "settling")
-            },
             log_lines_dropped=self._output.dropped if self._output is not None else 0,
         )
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from streamgate.control.checks import check
+from streamgate.control.observing import Observe
 from streamgate.control.problems import ConfigError, Path, Problem
 from streamgate.control.settings import (
     Admin,
@@ -24,7 +25,6 @@ from streamgate.control.settings import (
     Edge,
     Key,
     Limits,
-    Observe,
     Retry,
     Route,
     RouteClocks,

@@ -46,6 +46,7 @@ INTRO = {
     "RouteClocks": "`routes[].clocks`",
     "Key": "`keys[]`",
     "Tracing": "`observe.tracing`",
+    "Slo": "`observe.slo`",
 }
 
 

@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     SerializerFunctionWrapHandler,
@@ -19,6 +17,8 @@ from pydantic import (
     model_serializer,
 )
 
+from streamgate.control.base import Settings
+from streamgate.control.observing import Observe
 from streamgate.control.values import (
     Address,
     ApiPath,
@@ -38,14 +38,6 @@ from streamgate.control.values import (
 
 # A YAML list becomes a tuple: configuration is never changed in place.
 _LAX = Field(strict=False)
-
-
-class Settings(BaseModel):
-    """Frozen, no unknown keys, no guessing of types; an error of pydantic's own never shows a value."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, populate_by_name=True
-    )
 
 
 class Admin(Settings):
@@ -225,24 +217,6 @@ def _no_plugins(written: Any) -> Any:
     if written not in ([], ()):
         raise ValueError("expected an empty list: plugins are not built yet")
     return written
-
-
-class Tracing(Settings):
-    """Spans."""
-
-    sample: Fraction = Field(default=0.1, description="Share of streams that are traced.")
-
-
-class Observe(Settings):
-    """Logs and traces."""
-
-    log_format: Literal["json", "console"] = Field(
-        default="json", description="One JSON object a line, or lines for people."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least that is logged."
-    )
-    tracing: Tracing = Field(default=Tracing(), description="Spans.")
 
 
 class Config(Settings):

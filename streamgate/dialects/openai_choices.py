@@ -251,4 +251,15 @@ def _tokens(counts: object, prompt: str, completion: str, cached: str = "") -> U
     tokens = [count if type(count) is int and count >= 0 else None for count in given]
     if tokens[0] is None and tokens[1] is None:
         return None
-    return Usage((tokens[0] or 0) + (tokens[2] or 0), tokens[1] or 0)
+    return Usage(
+        (tokens[0] or 0) + (tokens[2] or 0),
+        tokens[1] or 0,
+        cached_input=tokens[2] or _part(counts.get(f"{prompt}_details"), "cached_tokens"),
+        reasoning=_part(counts.get(f"{completion}_details"), "reasoning_tokens"),
+    )
+
+
+def _part(details: object, name: str) -> int:
+    """A count inside another, 0 where nothing is said."""
+    count = details.get(name) if isinstance(details, dict) else None
+    return count if type(count) is int and count >= 0 else 0

@@ -125,6 +125,10 @@ class EdgeOutlet(TimedOutlet):
         if connection.flow.write_paused:
             self.full()
 
+    @property
+    def buffered(self) -> int:
+        return 0 if self._connection is None else self._connection.transport.get_write_buffer_size()
+
     def start(self, status: int, headers: Headers) -> None:
         connection, cycle = self._connection, self._cycle
         if self.started:

@@ -22,6 +22,8 @@ def finished(record: StreamRecord, outcome: Outcome, error: BaseException | None
     usage = record.usage
     return {
         "request_id": record.request_id,
+        "trace_id": record.trace_id or None,
+        "span_id": record.span_id or None,
         "upstream_request_id": record.upstream_request_id or None,
         "route": record.route,
         "model": record.model,
@@ -52,6 +54,8 @@ def rejected(record: StreamRecord, refusal: Refusal) -> dict[str, object]:
     """`request_rejected`: a request that never became a stream."""
     return {
         "request_id": record.request_id,
+        "trace_id": record.trace_id or None,
+        "span_id": record.span_id or None,
         "route": record.route,
         "model": record.model or None,
         "reason": refusal.reason.value,

@@ -8,7 +8,7 @@ answered by the gateway itself (nothing is counted). Every call here is plain an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from types import TracebackType
 from typing import Any
@@ -19,7 +19,10 @@ from anyio.lowlevel import checkpoint
 from streamgate.clock import monotonic
 from streamgate.errors import Reason, Refusal
 from streamgate.observe import lines
-from streamgate.observe.tally import LABEL_SETS, Mark, Readings, Tally
+from streamgate.observe.context import Header
+from streamgate.observe.families import LABEL_SETS
+from streamgate.observe.live import Pressure
+from streamgate.observe.tally import COSTS, Mark, Readings, Tally, Thresholds
 from streamgate.observe.tracing import Tracing, Untraced
 from streamgate.record import Outcome, Phase, StreamRecord
 
@@ -37,14 +40,18 @@ PHASES = {
 }
 
 
+ERRORS = frozenset(outcome for outcome in Outcome if outcome.klass == "error")
+
+
 class Observed:
     """One request being observed; what `Observer.stream` gives."""
 
-    __slots__ = ("_observer", "mark", "record", "started")
+    __slots__ = ("_observer", "headers", "mark", "record", "started")
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, headers: Sequence[Header]) -> None:
         self._observer = observer
-        self.record = StreamRecord(monotonic())
+        self.headers = headers
+        self.record = StreamRecord(monotonic(), observer.tally.costs)
         self.mark = Mark()
         self.started = False
 
@@ -59,7 +66,8 @@ class Observed:
 
 
 class Observer:
-    """Counts, logs and lists streams. `readings` is asked at each scrape for what is not a stream's.
+    """Counts, logs and lists streams. `readings` is asked at each scrape for what is not a stream's; `stall` is the
+    seconds of an upstream's silence after which a stream counts as stalled (0: never).
 
     Set up logging before making one (`logs.configure`): its logger is bound here, once.
     """
@@ -71,17 +79,22 @@ class Observer:
         readings: Callable[[], Readings] = Readings,
         tracing: Tracing | None = None,
         label_sets: int = LABEL_SETS,
+        thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen
+        stall: float = 10.0,
     ) -> None:
-        self.tally = Tally(label_sets)
+        self.tally = Tally(label_sets, thresholds)
+        self.stall = stall
         self.live: dict[StreamRecord, Observed] = {}
         self.readings = readings
+        # The live page's; told whether it is of class error. Must not raise.
+        self.on_ended: Callable[[StreamRecord, Outcome, bool], None] | None = None
         self._log = log if log is not None else structlog.get_logger().bind()
-        self._tracing: Tracing = tracing or Untraced()
+        self.tracing: Tracing = tracing or Untraced()
 
     # What the path says.
-    def stream(self) -> Observed:
-        """An `async with` around one request, from its first byte to its last."""
-        return Observed(self)
+    def stream(self, headers: Sequence[Header] = ()) -> Observed:
+        """An `async with` around one request with these headers, from its first byte to its last."""
+        return Observed(self, headers)
 
     def started(self, record: StreamRecord) -> None:
         """The lease was granted: from here on it is a stream and has an outcome. Idempotent."""
@@ -100,6 +113,19 @@ class Observer:
         family = self.tally.failovers if elsewhere else self.tally.retries
         family.add((upstream, reason))
 
+    def dialled(self, upstream: str, seconds: float) -> None:
+        """A new connection to an upstream took so long."""
+        self.tally.connects.observe((upstream,), seconds)
+
+    def answered(self, route: str, method: str, status: int) -> None:
+        """A request that has no record was answered: a probe."""
+        self.tally.answered(route, method, status)
+
+    def lagged(self, seconds: float) -> None:
+        """The event loop was so late. Also the moment to fold what hot paths only noted: four times a second."""
+        self.tally.lag.observe((), seconds)
+        self.tally.fold_costs()
+
     def refused(self, route: str, reason: Reason) -> None:
         """A request that was refused before it had a record, by the edge."""
         self.tally.rejected.add((route, reason.value))
@@ -108,7 +134,7 @@ class Observer:
     # The two ends of every request; `Observed` calls them.
     def began(self, observed: Observed) -> None:
         self.live[observed.record] = observed
-        self._tracing.began(observed.record)
+        self.tracing.began(observed.record, observed.headers)
 
     def ended(self, observed: Observed, error: BaseException | None) -> None:
         """Count it, exactly once, whatever came out of it. Whatever escaped goes on escaping: the server answers."""
@@ -121,14 +147,20 @@ class Observer:
         if bug and refusal is None:
             self.started(record)  # it never got a lease, but it ended badly, and that must show among the outcomes
         del self.live[record]
-        self.tally.fold(record, observed.mark)
         outcome = None
         if refusal is not None:
-            self._rejected(record, refusal)
+            record.refusal = refusal
         elif observed.started:
             outcome = record.ending.outcome if record.ending is not None else Outcome.INTERNAL_ERROR
+        self.tracing.ended(record, outcome)  # first: whether there is a trace is what lines and exemplars say
+        self.tally.fold(record, observed.mark, record.t_end)
+        record.outlet = None
+        if len(self.tally.costs) > COSTS:  # nobody calls `lagged` or `fold`
+            self.tally.fold_costs()
+        if refusal is not None:
+            self._rejected(record, refusal)
+        elif outcome is not None:
             self._finished(record, outcome, error)
-        self._tracing.ended(record, outcome)
 
     def _rejected(self, record: StreamRecord, refusal: Refusal) -> None:
         self.tally.rejected.add((record.route, refusal.reason.value))
@@ -136,7 +168,10 @@ class Observer:
 
     def _finished(self, record: StreamRecord, outcome: Outcome, error: BaseException | None) -> None:
         self.tally.finished(record, outcome)
-        say = self._log.warning if outcome.klass == "error" else self._log.info
+        error_class = outcome in ERRORS
+        if self.on_ended is not None:
+            self.on_ended(record, outcome, error_class)
+        say = self._log.warning if error_class else self._log.info
         say("stream_finished", fields=lines.finished(record, outcome, error))
 
     # What others ask.
@@ -157,12 +192,18 @@ class Observer:
             counts[PHASES[phase]] += 1
         return counts
 
-    async def fold(self) -> None:
-        """Bring the tally up to date with the live streams, some per turn of the loop."""
+    async def fold(self) -> Pressure:
+        """Bring the tally up to date with the live streams, some per turn of the loop; what they are up to."""
+        now = monotonic()
+        pressure = Pressure(now, self.stall)
         for count, observed in enumerate(list(self.live.values()), 1):
-            self.tally.fold(observed.record, observed.mark)
+            if observed.record in self.live:  # it may have ended while the others were folded
+                self.tally.fold(observed.record, observed.mark, now)
+                pressure.add(observed.record)
             if count % SLICE == 0:
                 await checkpoint()
+        self.tally.fold_costs()
+        return pressure
 
     def snapshot(self) -> list[dict[str, object]]:
         """The live requests, oldest first, at most `ROWS`: for `/streams`. No prompts, no keys."""

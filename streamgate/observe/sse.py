@@ -20,10 +20,11 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from starlette.types import Scope
 
-from streamgate.observe.metrics import Named, histogram, plain
+from streamgate.observe.families import LABEL_SETS, Counts, Distribution, Distributions, Family, Key
+from streamgate.observe.names import Named
 from streamgate.observe.sse_routes import route_template
 from streamgate.observe.sse_spans import TracingObserver
-from streamgate.observe.tally import LABEL_SETS, Counts, Distribution, Distributions, Family, Key
+from streamgate.observe.stock import histogram, plain
 from streamgate.sse.account import Account, Ending, StreamObserver
 
 __all__ = ["Observers", "PrometheusObserver", "TracingObserver", "route_template"]

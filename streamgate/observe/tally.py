@@ -1,4 +1,4 @@
-"""What has been counted so far: plain numbers under label values, folded from records; no metrics library in sight.
+"""What has been counted so far, folded from records into families.
 
 A live stream is folded too, whenever somebody scrapes: a `Mark` remembers how much of it was folded already, so that
 only the difference is added. Counters therefore move while a ten-minute stream runs, and never go back when it ends.
@@ -6,28 +6,20 @@ only the difference is added. Counters therefore move while a ten-minute stream 
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from streamgate.record import GAP_BOUNDS, Outcome, StreamRecord
+from streamgate.observe import names
+from streamgate.observe.families import LABEL_SETS, Counts, Distributions, Key
+from streamgate.record import GAP_BOUNDS, Outcome, StreamRecord, Usage
 
-OVERFLOW = "__overflow__"
 NOBODY = "none"  # the upstream of a stream that ended before it was given one
+OTHER = "other"  # what a client made up: a path, a method
 
-# Label sets per family made of configured names. 200 pairs of model and upstream are 15,000 series, which take a
-# second of CPU to render and parse; more is a mistake in the configuration.
-LABEL_SETS = 200
-
-# Seconds. The semantic conventions end at 10 s, where reasoning models only begin; engines' own buckets reach further.
-FIRST_TOKEN_BOUNDS = (
-    0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0,
-)  # fmt: skip
-DURATION_BOUNDS = (
-    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0,
-)  # fmt: skip
-
-Key = tuple[str, ...]
+# Samples of single events that wait to be folded, usually for a quarter of a second.
+COSTS = 4096
+METHODS = frozenset(("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"))
 
 
 class Readings(NamedTuple):
@@ -38,118 +30,67 @@ class Readings(NamedTuple):
     connections: int = 0  # of clients
     upstream_connections: Mapping[tuple[str, str], int] = {}  # (upstream, state)
     log_lines_dropped: int = 0
+    circuits: Mapping[str, str] = {}  # upstream -> closed, open or half_open
+    streams_limit: int = 0  # 0: none
+    config_hash: str = ""
+    telemetry_dropped: Mapping[str, int] = {"traces": 0}  # signal -> how many
 
 
-class Family:
-    """The label sets of one metric. The first `open` labels hold configured names and are capped as a group."""
+class Thresholds(NamedTuple):
+    """Seconds that promises are measured by; each becomes a bucket's bound. 0: none."""
 
-    __slots__ = ("cap", "known", "open", "overflowed")
-
-    def __init__(self, open: int, cap: int) -> None:
-        self.open = open
-        self.cap = cap
-        self.known: set[Key] = set()
-        self.overflowed = 0
-
-    def settled(self, key: Key) -> Key:
-        """The key to count under: itself, or the overflow's when it would be one label set too many."""
-        named = key[: self.open]
-        if named in self.known:
-            return key
-        if len(self.known) < self.cap:
-            self.known.add(named)
-            return key
-        self.overflowed += 1
-        return (OVERFLOW,) * self.open + key[self.open :]
-
-
-class Counts(Family):
-    """A counter's cells."""
-
-    __slots__ = ("cells",)
-
-    def __init__(self, open: int, cap: int = LABEL_SETS) -> None:
-        super().__init__(open, cap)
-        self.cells: dict[Key, int] = {}
-
-    def add(self, key: Key, amount: int = 1) -> None:
-        key = self.settled(key)
-        self.cells[key] = self.cells.get(key, 0) + amount
-
-
-class Distribution:
-    """One histogram's cell: how many values fell into each bucket (not cumulated), and their sum."""
-
-    __slots__ = ("counts", "total")
-
-    def __init__(self, counts: list[int], total: float = 0.0) -> None:
-        self.counts = counts
-        self.total = total
-
-    def copy(self) -> Distribution:
-        return Distribution(self.counts.copy(), self.total)
-
-
-class Distributions(Family):
-    """A histogram's cells; bounds are inclusive upper ones, as Prometheus has them."""
-
-    __slots__ = ("bounds", "cells")
-
-    def __init__(self, bounds: tuple[float, ...], open: int, cap: int = LABEL_SETS) -> None:
-        super().__init__(open, cap)
-        self.bounds = bounds
-        self.cells: dict[Key, Distribution] = {}
-
-    def observe(self, key: Key, value: float) -> None:
-        cell = self._cell(key)
-        cell.counts[bisect_left(self.bounds, value)] += 1
-        cell.total += value
-
-    def merge(self, key: Key, counts: Sequence[int], total: float) -> None:
-        """Add values that were sorted into this family's buckets elsewhere."""
-        cell = self._cell(key)
-        cell.counts = [have + more for have, more in zip(cell.counts, counts, strict=True)]
-        cell.total += total
-
-    def _cell(self, key: Key) -> Distribution:
-        key = self.settled(key)
-        cell = self.cells.get(key)
-        if cell is None:
-            cell = self.cells[key] = Distribution([0] * (len(self.bounds) + 1))
-        return cell
+    time_to_first_token: float = 0.0
+    time_per_output_token: float = 0.0
+    stream_duration: float = 0.0
 
 
 class Mark:
     """How much of one record was folded."""
 
-    __slots__ = ("bytes_in", "bytes_out", "events", "first", "gap_counts", "gap_sum", "pings")
+    __slots__ = (
+        "answered", "blocked", "bytes_in", "bytes_out", "events", "first", "gap_counts", "gap_sum", "leased", "pings",
+        "sent",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.events = self.bytes_in = self.bytes_out = self.pings = 0
-        self.first = False
+        self.answered = self.leased = self.sent = self.first = False
         self.gap_counts: list[int] | None = None
-        self.gap_sum = 0.0
+        self.gap_sum = self.blocked = 0.0
 
 
 class Tally:
     """All that was counted since the start."""
 
-    def __init__(self, cap: int = LABEL_SETS) -> None:
+    def __init__(self, cap: int = LABEL_SETS, thresholds: Thresholds = Thresholds()) -> None:  # noqa: B008 - frozen
+        first_token = merged(names.FIRST_TOKEN_BOUNDS, thresholds.time_to_first_token)
+        per_token = merged(names.PER_TOKEN_BOUNDS, thresholds.time_per_output_token)
+        durations = merged(names.DURATION_BOUNDS, thresholds.stream_duration)
         self.started = Counts(2, cap)  # route, model
         self.ended = Counts(3, cap)  # route, model, upstream; outcome
         self.rejected = Counts(1, cap)  # route; reason
-        self.first_token = Distributions(FIRST_TOKEN_BOUNDS, 2, cap)  # model, upstream
+        self.requests = Counts(1, cap)  # route; method, code
+        self.first_token = Distributions(first_token, 2, cap)  # model, upstream
+        self.first_chunk = Distributions(names.FIRST_CHUNK_BOUNDS, 2, cap)  # model, upstream
         self.gaps = Distributions(GAP_BOUNDS, 2, cap)  # model, upstream
-        self.durations = Distributions(DURATION_BOUNDS, 1, cap)  # model; outcome_class
+        self.per_token = Distributions(per_token, 2, cap)  # model, upstream
+        self.durations = Distributions(durations, 1, cap)  # model; outcome_class
+        self.overhead = Distributions(names.OVERHEAD_BOUNDS, 0, cap, ("request",), ("chunk",))  # stage
         self.chunks = Counts(1, cap)  # upstream
         self.bytes = Counts(1, cap)  # upstream; direction
+        self.tokens = Counts(2, cap)  # model, upstream; type, source
+        self.queue_wait = Distributions(names.QUEUE_BOUNDS, 0, cap, ())
         self.attempts = Counts(1, cap)  # upstream; code
         self.retries = Counts(1, cap)  # upstream; reason
         self.failovers = Counts(1, cap)  # upstream; reason
+        self.connects = Distributions(names.CONNECT_BOUNDS, 1, cap)  # upstream
+        self.lag = Distributions(names.LAG_BOUNDS, 0, cap, ())
         self.pings = 0
+        self.blocked = 0.0
+        self.costs = array("d")  # every record's; no object for each, and folded before it is large
 
-    def fold(self, record: StreamRecord, mark: Mark) -> None:
-        """Add what happened to this stream since it was last folded."""
+    def fold(self, record: StreamRecord, mark: Mark, now: float) -> None:
+        """Add what happened to this stream since it was last folded; `now` is as far as a wait has come."""
         upstream = record.upstream or NOBODY
         if record.events != mark.events:
             self.chunks.add((upstream,), record.events - mark.events)
@@ -160,16 +101,38 @@ class Tally:
         if record.bytes_out != mark.bytes_out:
             self.bytes.add((upstream, "out"), record.bytes_out - mark.bytes_out)
             mark.bytes_out = record.bytes_out
+        outlet = record.outlet
+        if outlet is not None:
+            record.pings = outlet.pings
+            record.blocked = outlet.blocked_for + (now - outlet.blocked_at if outlet.blocked_at else 0.0)
         self.pings += record.pings - mark.pings
         mark.pings = record.pings
+        self.blocked += record.blocked - mark.blocked
+        mark.blocked = record.blocked
+        self._fold_start(record, mark)
         if record.stream:
             self._fold_times((record.model_label, upstream), record, mark)
+
+    def _fold_start(self, record: StreamRecord, mark: Mark) -> None:
+        """Answer's head, lease and first request: once each, when they have happened."""
+        if record.status and not mark.answered:
+            mark.answered = True
+            self.answered(record.route, record.method, record.status)
+        if record.t_queued and record.t_leased and not mark.leased:
+            mark.leased = True
+            self.queue_wait.observe((), max(0.0, record.t_leased - record.t_queued))
+        if record.t_sent and not mark.sent:
+            mark.sent = True
+            self.overhead.observe(("request",), record.overhead or 0.0)
 
     def _fold_times(self, key: Key, record: StreamRecord, mark: Mark) -> None:
         """First token and gaps; an answer that is not a stream has neither, and would only blur them."""
         if record.t_first and not mark.first:
             mark.first = True
-            self.first_token.observe(key, max(0.0, record.t_first - began(record)))
+            since = record.t_read or record.t_received  # began() without its call
+            self.first_token.observe(key, max(0.0, record.t_first - since))
+            if record.t_chunk:  # else the answer was no events
+                self.first_chunk.observe(key, max(0.0, record.t_chunk - record.t_issued))
         counts = record.gap_counts
         if counts is not None and counts != mark.gap_counts:
             before = mark.gap_counts or [0] * len(counts)
@@ -177,14 +140,48 @@ class Tally:
             self.gaps.merge(key, fresh, record.gap_sum - mark.gap_sum)
             mark.gap_counts, mark.gap_sum = counts.copy(), record.gap_sum
 
+    def fold_costs(self) -> None:
+        """What the gateway took for single events."""
+        for cost in self.costs:
+            self.overhead.observe(("chunk",), cost)
+        del self.costs[:]
+
     def finished(self, record: StreamRecord, outcome: Outcome) -> None:
         """Count a stream's end: once, after its last fold."""
-        self.ended.add((record.route, record.model_label, record.upstream or NOBODY, outcome.value))
-        self.durations.observe((record.model_label, outcome.klass), max(0.0, record.t_end - began(record)))
+        pair = record.model_label, record.upstream or NOBODY
+        self.ended.add((record.route, *pair, outcome.value))
+        since = record.t_read or record.t_received
+        duration = max(0.0, record.t_end - since)
+        self.durations.observe((record.model_label, outcome.klass), duration)
+        if record.trace_id:  # not sooner: only now it is known whether the trace is kept
+            self.durations.exemplify((record.model_label, outcome.klass), duration, record.trace_id)
+            if record.stream and record.t_first:
+                self.first_token.exemplify(pair, max(0.0, record.t_first - since), record.trace_id)
+        if record.usage is not None:
+            self._count_tokens(pair, record, record.usage)
+        elif record.stream and record.events:
+            self.tokens.add((*pair, "output", "estimated"), record.events)
+
+    def _count_tokens(self, pair: Key, record: StreamRecord, usage: Usage) -> None:
+        for kind, tokens in zip(usage._fields, usage, strict=True):
+            if tokens:
+                self.tokens.add((*pair, kind, "usage"), tokens)
+        if record.stream and usage.output > 1 and record.t_first:
+            spent = max(0.0, record.t_last - record.t_first)
+            self.per_token.observe(pair, spent / (usage.output - 1))
+
+    def answered(self, route: str, method: str, status: int) -> None:
+        """Count one HTTP request by its answer."""
+        self.requests.add((route or OTHER, method if method in METHODS else OTHER, str(status)))
 
     def families(self) -> dict[str, Counts | Distributions]:
         """Every capped family, by the name of its attribute."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Counts | Distributions)}
+
+
+def merged(bounds: tuple[float, ...], threshold: float) -> tuple[float, ...]:
+    """Bounds with the threshold among them: the share of values below it can only be read off a bound."""
+    return bounds if threshold <= 0.0 else tuple(sorted({*bounds, threshold}))
 
 
 def began(record: StreamRecord) -> float:

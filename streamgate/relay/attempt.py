@@ -10,6 +10,7 @@ from streamgate.relay.answer import Headers, Kind, fault_of_json, fault_of_statu
 from streamgate.sse.frames import FrameCutter, without_comments
 from streamgate.sse.outlet import Source
 
+BOM = b"\xef\xbb\xbf"
 HOLD = 64 * 1024  # bytes held for failover, per stream: beyond it the stream flows although nothing semantic came
 TERMINATORS = frozenset((b"data: [DONE]", b"data:[DONE]"))
 
@@ -48,12 +49,15 @@ class Attempt:
         self._held.append(piece)
         return True
 
-    def released(self, piece: bytes) -> bytes:
-        """What was held, with `piece` after it; nothing is held from now on."""
-        if not self._held:
-            return piece
-        held, self._held = [*self._held, piece], []
-        return b"".join(held)
+    def released(self, piece: bytes, *, begun: bool) -> bytes:
+        """What was held, with `piece` after it; nothing is held from now on.
+
+        A byte order mark is only one at the very start: behind a heartbeat (`begun`) it is part of a name.
+        """
+        if self._held:
+            held, self._held = [*self._held, piece], []
+            piece = b"".join(held)
+        return piece[3:] if begun and piece.startswith(BOM) else piece
 
     def stopped(self, frame: bytes, sight: int, heard: Dialect) -> tuple[Fault | None, bytes]:
         """The frame holds the event that ends the stream, the terminator or an error: the fault, and what to write.

@@ -36,9 +36,10 @@ class Relay:
         self.policy = policy
         self.means = means
         self.models = models
+        self.running: dict[StreamRecord, Tries] = {}  # for the admin port: to look at, and to end one
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self.observer.stream() as record:
+        async with self.observer.stream(scope["headers"]) as record:
             try:
                 path = known_path(scope, record, self.policy)
                 request = await read_request(scope, receive, path, record, self.policy)
@@ -50,8 +51,12 @@ class Relay:
                 return
             clocks = self.means.deadlines[request.route]
             content = Tries(request, record, self.means)
-            with self.means.drain.inside(content.drained):
-                await EventSourceResponse(content, settings=pace(request, record, clocks))(scope, receive, send)
+            self.running[record] = content
+            try:
+                with self.means.drain.inside(content.drained):
+                    await EventSourceResponse(content, settings=pace(request, record, clocks))(scope, receive, send)
+            finally:
+                del self.running[record]
 
     async def _refused(
         self, refusal: Refusal, record: StreamRecord, scope: Scope, receive: Receive, send: Send

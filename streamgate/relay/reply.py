@@ -13,7 +13,7 @@ from starlette.responses import Response
 from streamgate.dialects.bodies import Family, error_body, error_type, read_error
 from streamgate.dialects.dialect import Dialect
 from streamgate.dialects.plain import PLAIN_SSE
-from streamgate.errors import BadStatus, Drained, ErrorEvent, Fault, Refusal
+from streamgate.errors import BadStatus, Drained, ErrorEvent, Fault, Killed, Refusal
 from streamgate.record import StreamRecord
 from streamgate.relay.headers import own, returned
 from streamgate.sse.outlet import Farewell, Outlet
@@ -47,6 +47,8 @@ def words_for(problem: Refusal | Fault) -> Words:
             return Words(problem.answered, code or problem.code, message, retry_after=problem.retry_after)
         case Drained():
             return Words(problem.status, problem.code, problem.message, retry_after=1.0)
+        case Killed():  # the SDKs of OpenAI and Anthropic try a 503 again, unless they read this
+            return Words(problem.status, problem.code, problem.message, headers=((b"x-should-retry", b"false"),))
         case _:
             return Words(problem.status, problem.code, problem.message)
 

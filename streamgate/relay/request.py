@@ -86,8 +86,8 @@ async def read_request(scope: Scope, receive: Receive, path: Path, record: Strea
     body = await _read_body(scope, receive, policy.max_body)
     if path.body is Body.NONE and body:
         raise Refusal(Reason.BAD_REQUEST, 400, "A GET request takes no body.")
-    asked = await _parsed(body) if path.body is Body.JSON else {}
     record.t_read = monotonic()
+    asked = await _parsed(body) if path.body is Body.JSON else {}
     route = _route(asked, path, record, policy)
     record.stream = bool(asked.get("stream", path.streams))
     if route.alias is not None and asked:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from streamgate.routing.balance import order
-from streamgate.routing.ejection import Ejections
+from streamgate.routing.ejection import Circuit, Ejections
 from streamgate.routing.table import Route
 from streamgate.upstream.client import Origin
 
@@ -91,6 +91,14 @@ class Targets:
     def succeeded(self, name: str) -> None:
         self._ejections.succeeded(name)
 
+    def standing(self, now: float) -> dict[str, tuple[int, float]]:
+        """By upstream: failures in a row, and for how many more seconds it is ejected; 0.0: it is not."""
+        return {name: self._ejections.standing(name, now) for name in self._targets}
+
     def active(self) -> dict[str, int]:
         """Tries running now, by upstream."""
         return {name: target.load.active for name, target in self._targets.items()}
+
+    def circuits(self, now: float) -> dict[str, Circuit]:
+        """How each upstream stands."""
+        return {name: self._ejections.circuit(name, now) for name in self._targets}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from streamgate.admission.gate import Gate
 from streamgate.clock import monotonic
 from streamgate.drain import Drain
-from streamgate.errors import BadStatus, Fault, Reason, Refusal, Stale, Unreachable
+from streamgate.errors import BadStatus, Fault, Killed, Reason, Refusal, Stale, Unreachable
 from streamgate.observe.observer import Observer
 from streamgate.record import COMPLETED, Ending, Outcome, Phase, StreamRecord
 from streamgate.relay.answer import Kind
@@ -89,9 +89,17 @@ class Tries:
         if self.passage is not None:
             self.passage.drained()
 
+    def killed(self) -> bool:
+        """An operator ends this stream; False when there is none: it has no lease yet, or it is ending already."""
+        if self.passage is None or not self.record.t_leased or self.passage.until.done():
+            return False
+        self.passage.finish(Ending.by(Killed()))
+        return True
+
     async def into(self, outlet: Outlet) -> Farewell:
         passage = self.passage = self._passage(outlet)
         outlet.on_lost(passage.client_lost)
+        self.record.outlet = outlet
         try:
             ending = await self._leased(passage)
         except Refusal as refusal:
@@ -101,7 +109,6 @@ class Tries:
             passage.close()
             outlet.attach(None)
             outlet.on_lost(self._lost_at_the_end)
-            self.record.pings = outlet.pings
         self.record.ending = ending
         if ending.fault is None or passage.told:
             return Farewell(whole=ending.outcome is Outcome.COMPLETED or passage.told)
@@ -110,6 +117,7 @@ class Tries:
     async def _leased(self, passage: Passage) -> Ending:
         """Wait for a lease and use it. Raises Refusal when none was to be had."""
         self.record.phase = Phase.QUEUED
+        self.record.t_queued = monotonic()
         try:
             async with unless(passage.until, self.means.gate.lease()):
                 self.record.t_leased = monotonic()
@@ -175,14 +183,19 @@ class Tries:
         record.attempts += 1
         record.upstream = target.name
         passage.begin(own_key=not target.client_key)
-        call = Call(request.path.method.encode(), request.target, target.headers(request), request.body)
+        tracing = self.means.observer.tracing
+        headers = tracing.trying(record, target.name, target.origin.url, target.headers(request))
+        call = Call(request.path.method.encode(), request.target, headers, request.body)
         own = self.means.deadlines[request.route].connect
         connect = target.connect if own is None else own
         opening = self.means.upstreams.open(target.origin, call, passage, fresh=fresh, connect=connect)
+        fault: Fault | None = None
         try:
             with target.load:
                 async with unless(passage.until, opening) as exchange:
                     record.t_issued = monotonic()
+                    if not record.t_sent:
+                        record.t_sent, record.dialled = record.t_issued, exchange.dialled
                     passage.fed_by(exchange)
                     fault = await passage.first
                     if fault is None:
@@ -192,8 +205,11 @@ class Tries:
                     return fault
         except Interrupted:
             return None
-        except Fault as fault:
+        except Fault as failed:
+            fault = failed
             return fault
+        finally:
+            tracing.tried(record, passage.attempt.status, fault)
 
     def _note(self, target: Target, ending: Ending) -> None:
         """What this try says of the upstream: to the metrics, and to its health."""

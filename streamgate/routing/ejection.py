@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 
 NONE: frozenset[str] = frozenset()
+
+
+class Circuit(StrEnum):
+    """Whether an upstream is used: as always, not for now, or again although it has not shown itself well yet."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +54,20 @@ class Ejections:
         self._failures.pop(name, None)
         self._until.pop(name, None)
 
+    def standing(self, name: str, now: float) -> tuple[int, float]:
+        """Failures in a row, and for how many more seconds it is out; 0.0: it is in."""
+        return self._failures.get(name, 0), max(0.0, self._until.get(name, now) - now)
+
     def ejected(self, now: float) -> frozenset[str]:
         if not self._until:
             return NONE
         for name in [name for name, until in self._until.items() if until <= now]:
             del self._until[name]
         return frozenset(self._until)
+
+    def circuit(self, name: str, now: float) -> Circuit:
+        """How one upstream stands. One that failed too often and was not sent out, being the last, is half open."""
+        if name in self.ejected(now):
+            return Circuit.OPEN
+        failed = self._failures.get(name, 0) >= self._settings.failures
+        return Circuit.HALF_OPEN if failed else Circuit.CLOSED

@@ -64,6 +64,10 @@ class AsgiOutlet(TimedOutlet):
             if isinstance(failure, Exception) and kind is None:
                 raise failure
 
+    @property
+    def buffered(self) -> int:
+        return self._size  # what the server behind `send` holds cannot be seen from here
+
     def _own(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))
 

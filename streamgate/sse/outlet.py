@@ -49,7 +49,14 @@ class Outlet(Sink, Protocol):
     started: bool  # False: a fault is still a status; True: it is an error event
     lost: Lost | None
     pings: int
+    blocked_for: float  # seconds in which the client did not drain, before `blocked_at`
     beats: bool  # False: the body is not events, a heartbeat would be part of it
+    blocked_at: float  # since when the client has not been draining, monotonic seconds; 0.0 while it does
+
+    @property
+    def buffered(self) -> int:
+        """Bytes written here that the client's socket has not taken yet."""
+        ...
 
     def start(self, status: int, headers: Headers) -> None:
         """Write the head. Once; by the content, or by the early commit."""
@@ -136,6 +143,10 @@ class TimedOutlet:
         self._watch: Watch | None = clocks.watch(self, self._due())
 
     # What a subclass writes with.
+    @property
+    def buffered(self) -> int:
+        raise NotImplementedError
+
     def start(self, status: int, headers: Headers) -> None:
         raise NotImplementedError
 

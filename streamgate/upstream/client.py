@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -51,7 +52,9 @@ class Exchange:
     receiver's `end`. After leaving, the receiver is never called again, and `pause` and `resume` do nothing.
     """
 
-    __slots__ = ("_call", "_connect", "_connection", "_fresh", "_origin", "_receiver", "_settle", "_upstreams")
+    __slots__ = (
+        "_call", "_connect", "_connection", "_fresh", "_origin", "_receiver", "_settle", "_upstreams", "dialled",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Exchange:
         self._connect = connect
         self._connection: Connection | None = None
         self._settle = False
+        self.dialled = 0.0  # seconds that a new connection took; 0.0: a pooled one was there
 
     async def __aenter__(self) -> Self:
         call, receiver = self._call, self._receiver
@@ -82,7 +86,10 @@ class Exchange:
         connection = None if self._fresh else upstreams.take(self._origin)
         reused = connection is not None
         if connection is None:
+            since = time.monotonic()
             connection = await upstreams.dial(self._origin, self._connect)
+            self.dialled = time.monotonic() - since
+            upstreams.dialled(self._origin.name, self.dialled)
         self._connection = connection
         connection.begin(head, call.body, receiver, reused=reused)
         return self
@@ -179,9 +186,12 @@ def request_head(origin: Origin, call: Call) -> bytes:
 
 
 class Upstreams:
-    """All connections to upstreams; for one event loop."""
+    """All connections to upstreams; for one event loop. `dialled` is told of each new one: upstream, seconds."""
 
-    def __init__(self, settings: PoolSettings | None = None) -> None:
+    def __init__(
+        self, settings: PoolSettings | None = None, *, dialled: Callable[[str, float], None] = lambda *_: None
+    ) -> None:
+        self.dialled = dialled
         self._settings = settings or PoolSettings()
         self._pool: Pool[Connection] = Pool(self._settings)
         self._contexts = TlsContexts()

@@ -44,11 +44,13 @@ class Origin:
     server_name: str | None = None  # for SNI and the certificate; None: the host
     idle: float | None = None  # seconds an unused connection to it is kept; None: the pool's own
     authority: bytes = field(init=False, repr=False, compare=False)  # the value of the Host header
+    url: str = field(init=False, repr=False, compare=False)  # with the prefix
 
     def __post_init__(self) -> None:
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
         object.__setattr__(self, "authority", f"{host}{port}".encode("ascii"))
+        object.__setattr__(self, "url", f"{self.scheme}://{host}{port}{self.prefix.decode()}")
 
     def __hash__(self) -> int:
         # Looked up for every request: a string remembers its hash, eight fields do not.

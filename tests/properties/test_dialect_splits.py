@@ -229,7 +229,9 @@ def test_scan_agrees_with_parsing_everything(chat: bool, picks: st.DataObject) -
         assert (event.data, event.event) == (last.data, last.event)
     if facts["usage"]:
         tokens = facts["usage"]
-        assert dialect.usage(seen) == (tokens["prompt_tokens"], tokens["completion_tokens"])
+        used = dialect.usage(seen)
+        assert used is not None
+        assert (used.input, used.output) == (tokens["prompt_tokens"], tokens["completion_tokens"])
     if seen.error is not None:
         assert seen.error.frame is not None
         (relayed,) = EventStreamParser().feed(seen.error.frame)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 
 import httpx
@@ -17,6 +18,13 @@ from streamgate.observe import Observer
 from streamgate.observe.exposition import Exposition
 
 TOKEN = "a-token-of-the-operators"
+
+
+def basic(password: str) -> str:
+    """What a browser sends for a password that it was given."""
+    return base64.b64encode(f"anybody:{password}".encode()).decode()
+
+
 PUBLIC = ["/metrics", "/livez", "/readyz"]
 
 
@@ -119,6 +127,10 @@ async def test_probes_and_metrics_never_need_the_token(admin, path, token, loopb
         (TOKEN, False, f"Basic {TOKEN}", 401),
         (TOKEN, False, "Bearer \xe9", 401),
         (TOKEN, False, f"bearer {TOKEN}", 200),
+        (TOKEN, False, f"Basic {basic(TOKEN)}", 200),
+        (TOKEN, False, f"Basic {basic(TOKEN[:-1])}", 401),
+        (TOKEN, False, "Basic /w==", 401),
+        (TOKEN, False, f"Digest {TOKEN}", 401),
     ],
 )
 async def test_everything_else_needs_the_token_off_loopback(admin, token, loopback, given, status):
@@ -197,3 +209,34 @@ async def test_what_does_not_exist_is_not_found_and_other_scopes_pass(admin):
 
     await port.app({"type": "websocket", "path": "/streams", "headers": [], "scheme": "ws"}, receive, send)
     assert said == ["websocket.close"]
+
+
+@pytest.mark.anyio
+async def test_a_browser_is_asked_for_the_token_as_a_password(admin):
+    """Neither the address of a page nor its EventSource can bear a token; programs are told to bear it."""
+    port = admin(token=TOKEN, loopback=False)
+    asked = await port.ask("GET", "/", accept="text/html,*/*;q=0.8")
+    assert asked.headers["www-authenticate"] == 'Basic realm="streamgate", charset="UTF-8"'
+    assert (await port.ask("GET", "/")).headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 202),
+        ({"origin": "http://127.0.0.1:9464"}, 202),
+        ({"origin": "https://evil.example"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site", "origin": "http://127.0.0.1:9464"}, 403),
+        ({"sec-fetch-site": "same-origin", "origin": "https://console.example"}, 202),
+        ({"sec-fetch-site": "none"}, 202),
+    ],
+)
+async def test_a_remembered_password_does_not_serve_other_sites(admin, headers, status):
+    """A browser adds it to whatever a page of another site sends here: it may lead here, and change nothing."""
+    port = admin(token=TOKEN, loopback=False)
+    answer = await port.ask("POST", "/drain", authorization=f"Basic {basic(TOKEN)}", **headers)
+    assert answer.status_code == status
+    assert port.health.ready().ok is (status == 403)
+    assert (await port.ask("GET", "/streams", authorization=f"Basic {basic(TOKEN)}", **headers)).status_code == 200

@@ -34,7 +34,11 @@ forward_headers: []
 cors: {origins: []}
 keys: null
 plugins: []
-observe: {log_format: json, log_level: info, tracing: {sample: 0.1}}
+observe:
+  log_format: json
+  log_level: info
+  tracing: {sample: 0.1, slow: 10.0, broken: true, trust_incoming: false, semconv: '1.41'}
+  slo: {time_to_first_token: 2.0, time_per_output_token: 0.1, stream_duration: 0.0}
 """
 FULL = """
 upstreams:

@@ -242,7 +242,21 @@ USAGES = [
     (b'"usage":{"prompt_tokens":-1,"completion_tokens":1.5}', None),
     (b'"usage":{"tokens":1}', None),
     (b'"usage":{"tokens":1},"timings":{"prompt_n":5,"predicted_n":16}', Usage(5, 16)),
-    (b'"usage":null,"timings":{"cache_n":13,"prompt_n":5,"predicted_n":16}', Usage(18, 16)),
+    (b'"usage":null,"timings":{"cache_n":13,"prompt_n":5,"predicted_n":16}', Usage(18, 16, cached_input=13)),
+    (
+        (
+            b'"usage":{"prompt_tokens":9,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":4},'
+            b'"completion_tokens_details":{"reasoning_tokens":6}}'
+        ),
+        Usage(9, 7, cached_input=4, reasoning=6),
+    ),
+    (
+        (
+            b'"usage":{"prompt_tokens":9,"completion_tokens":7,"prompt_tokens_details":null,'
+            b'"completion_tokens_details":{"reasoning_tokens":-1}}'
+        ),
+        Usage(9, 7),
+    ),
     (b'"timings":{"prompt_n":null}', None),
     (b'"timings":5', None),
     (b'"usage":5', None),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import threading
+import time
 from itertools import pairwise
 
 import pytest
@@ -12,10 +15,13 @@ from structlog.testing import CapturingLogger
 
 from streamgate import __version__
 from streamgate.observe import Observer, Readings
-from streamgate.observe.exposition import Exposition
-from streamgate.observe.metrics import FAMILIES, METRICS, Scrape, copied, scrape
-from streamgate.observe.tally import OVERFLOW, Tally
-from streamgate.record import COMPLETED, StreamRecord
+from streamgate.observe.exposition import SWITCH_INTERVAL, Exposition
+from streamgate.observe.families import OVERFLOW
+from streamgate.observe.live import Pressure
+from streamgate.observe.metrics import FAMILIES, METRICS, Scrape, copied, estimate, scrape, series
+from streamgate.observe.render import labelled
+from streamgate.observe.tally import Tally
+from streamgate.record import COMPLETED, StreamRecord, Usage
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -116,14 +122,25 @@ async def test_both_formats_hold_the_same_numbers(observer):
 async def test_readings_are_asked_at_each_scrape(observer):
     """Gauges that are not a stream's come from their owners."""
     observer.readings = lambda: Readings(
-        draining=True, ready=False, connections=5, upstream_connections={("gpu-a", "idle"): 2}, log_lines_dropped=9
-    )
+        draining=True, ready=False, connections=5, upstream_connections={("gpu-a", "idle"): 2}, log_lines_dropped=9,
+        circuits={"gpu-a": "closed", "gpu-b": "half_open"}, streams_limit=40, config_hash="c0ffee",
+        telemetry_dropped={"traces": 3},
+    )  # fmt: skip
     seen = await scraped(observer)
     assert value(seen, "streamgate_draining") == 1
     assert value(seen, "streamgate_ready") == 0
     assert value(seen, "streamgate_connections") == 5
     assert value(seen, "streamgate_upstream_connections", upstream="gpu-a", state="idle") == 2
     assert value(seen, "streamgate_log_lines_dropped_total") == 9
+    assert value(seen, "streamgate_streams_limit") == 40
+    assert value(seen, "streamgate_config_info", hash="c0ffee") == 1
+    assert value(seen, "streamgate_telemetry_dropped_total", signal="traces") == 3
+    assert [value(seen, "streamgate_upstream_up", upstream=name) for name in ("gpu-a", "gpu-b")] == [1, 0]
+    states = {
+        state: value(seen, "streamgate_upstream_circuit_state", upstream="gpu-b", state=state)
+        for state in ("closed", "open", "half_open")
+    }
+    assert states == {"closed": 0, "open": 0, "half_open": 1}
     assert ("process_start_time_seconds", ()) in seen
     assert any(name == "streamgate_build_info" and ("version", __version__) in labels for name, labels in seen)
 
@@ -141,13 +158,13 @@ async def test_label_sets_above_the_cap_are_folded_into_one_and_said_so():
 
 def test_every_family_has_the_labels_it_is_counted_under(observer):
     """A name in the table, a family in the tally, as many labels as its keys have parts."""
-    closed = {"outcome", "reason", "outcome_class", "direction", "code"}
+    closed = {"outcome", "reason", "outcome_class", "direction", "code", "method", "stage", "type", "source"}
     for name, family in Tally().families().items():
         assert [label in closed for label in FAMILIES[name].labels] == sorted(
             label in closed for label in FAMILIES[name].labels
         )
         assert sum(label not in closed for label in FAMILIES[name].labels) == family.open
-    taken = copied(observer)
+    taken = copied(observer, Pressure())
     assert set(taken.numbers) | set(taken.distributions) == set(METRICS)
 
 
@@ -170,7 +187,7 @@ async def test_a_scrape_is_a_copy(observer):
         before = frozen(taken)
     await observer.fold()
     assert frozen(taken) == before
-    assert frozen(copied(observer)) != before
+    assert frozen(copied(observer, Pressure())) != before
 
 
 @pytest.mark.anyio
@@ -184,9 +201,117 @@ async def test_a_body_is_kept_for_a_while_and_rendered_off_the_loop(observer):
             return []
 
     exposition = Exposition(observer, kept=60.0)
-    exposition._registry.register(Watching())
+    exposition._stock.register(Watching())
     threads.clear()
     first = await exposition("")
     assert await exposition("") == first
     assert len(threads) == 1
     assert threads[0] != threading.main_thread().name
+
+
+@pytest.mark.anyio
+async def test_the_scrape_before_this_one_says_how_long_it_took(observer):
+    """The first one has none before it."""
+    exposition = Exposition(observer, kept=0.0)
+    took = [value(samples((await exposition(""))[0]), "streamgate_scrape_seconds") for _ in range(2)]
+    assert took[0] == 0.0
+    assert 0.0 < took[1] < 5.0
+
+
+@pytest.mark.anyio
+async def test_exemplars_are_for_openmetrics_alone(observer):
+    """The bucket of first token and duration names the trace; Prometheus text has no words for it."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    async with observer.stream() as record:
+        begin(observer, record)
+        record.semantic(record.t_received + 0.12)
+        record.ending, record.trace_id = COMPLETED, trace
+    exposition = Exposition(observer, kept=0.0)
+    body, _ = await exposition("application/openmetrics-text; version=1.0.0")
+    found = {
+        sample.name: sample.exemplar
+        for family in parse_openmetrics(body.decode())
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    assert set(found) == {"streamgate_time_to_first_token_seconds_bucket", "streamgate_stream_duration_seconds_bucket"}
+    first = found["streamgate_time_to_first_token_seconds_bucket"]
+    assert (first.labels, first.value) == ({"trace_id": trace}, pytest.approx(0.12))
+    assert float(first.timestamp) > 1e9
+    assert trace not in (await exposition(""))[0].decode()
+
+
+async def served_by(observer: Observer, model: str, upstream: str) -> None:
+    """One whole stream of a model by an upstream."""
+    async with observer.stream() as record:
+        begin(observer, record, upstream)
+        record.model_label = model
+        record.t_issued, record.t_chunk = record.t_received, record.t_received + 0.05
+        record.semantic(record.t_received + 0.1)
+        record.semantic(record.t_received + 0.2)
+        record.usage, record.ending = Usage(3, 2), COMPLETED
+    observer.dialled(upstream, 0.01)
+
+
+@pytest.mark.anyio
+async def test_the_document_knows_how_many_series_there_are(observer):
+    """So many for each pair of a model and an upstream, in histograms, as the page says."""
+    before = await scraped(observer)
+    await served_by(observer, "a", "gpu-a")
+    after = await scraped(observer)
+    of_pair = [key for key in after if {"model", "upstream"} <= dict(key[1]).keys() and "source" not in dict(key[1])]
+    histograms = [key for key in of_pair if "outcome" not in dict(key[1])]
+    assert len(histograms) == series({"model", "upstream"})
+    of_upstream = [key for key in after if key[0].startswith("streamgate_upstream_connect_seconds")]
+    assert len(of_upstream) == series({"upstream"})
+    assert len(after) > len(before)
+
+
+def test_label_values_are_escaped():
+    """A name from a configuration may hold any character."""
+    assert labelled(("model",), ('a"b\\c\nd',)) == r'{model="a\"b\\c\nd"}'
+
+
+async def worst_tick(work, ticks: int) -> float:
+    """Seconds that a ticker of 1 ms was late at the worst while the work went on, or for so many ticks.
+
+    By the clock, or by the process's own CPU since the last tick, whichever is less: a process that was taken off its
+    core in between held up nobody.
+    """
+    loop, late, over = asyncio.get_running_loop(), [0.0], asyncio.Event()
+
+    def tick(due: float, used: float, left: int) -> None:
+        late.append(min(time.perf_counter() - due, time.process_time() - used))
+        if over.is_set() or not left:
+            over.set()
+        else:
+            loop.call_later(0.001, tick, time.perf_counter() + 0.001, time.process_time(), left - 1)
+
+    loop.call_later(0.001, tick, time.perf_counter() + 0.001, time.process_time(), ticks)
+    if work is not None:
+        await work
+        over.set()
+    await over.wait()
+    return max(late)
+
+
+@pytest.mark.anyio
+async def test_a_scrape_of_7000_series_holds_the_loop_for_less_than_5_ms(observer):
+    """The worst tick of a scrape, less what the same ticker alone is late by; the best quarter of 20 scrapes."""
+    for number in range(85):
+        await served_by(observer, f"model-{number}", f"gpu-{number}")
+    exposition = Exposition(observer, kept=0.0)
+    accept = "application/openmetrics-text; version=1.0.0"
+    body, _ = await exposition(accept)
+    count = sum(not line.startswith(b"#") for line in body.splitlines())
+    assert count > 7000
+    assert count == pytest.approx(estimate(85), rel=0.1)  # as the page says
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL)  # as `serve` does
+    try:
+        during = sorted([await worst_tick(exposition(accept), 1000) for _ in range(20)])
+        alone = sorted([await worst_tick(None, 10) for _ in range(20)])
+    finally:
+        sys.setswitchinterval(before)
+    # Other work on the same cores only ever adds: what the scrape does by itself shows in those that were left alone.
+    assert during[5] - alone[5] < 0.005, (during, alone)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
+import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from structlog.testing import CapturingLogger
 
 from streamgate.errors import ErrorEvent, Reason, Refusal, Reset
 from streamgate.observe import Observer
-from streamgate.observe.observer import ROWS
+from streamgate.observe.observer import ROWS, SLICE
+from streamgate.observe.tally import COSTS
+from streamgate.observe.tracing import Untraced
 from streamgate.record import COMPLETED, Ending, Outcome, Phase, StreamRecord, Usage
 
 
@@ -237,17 +242,55 @@ async def test_tracing_is_told_of_both_ends(log):
     """The seam sees every request, and its outcome when it was a stream."""
     told: list[object] = []
 
-    class Spans:
-        def began(self, record: StreamRecord) -> None:
-            told.append("began")
+    class Spans(Untraced):
+        def began(self, record: StreamRecord, headers: Sequence[tuple[bytes, bytes]]) -> None:
+            told.append(list(headers))
 
         def ended(self, record: StreamRecord, outcome: Outcome | None) -> None:
             told.append(outcome)
+            record.trace_id, record.span_id = "t", "s"
 
     observer = Observer(log=log, tracing=Spans())
-    async with observer.stream() as record:
+    async with observer.stream([(b"a", b"b")]) as record:
         begin(observer, record)
         record.ending = COMPLETED
     async with observer.stream():
         pass
-    assert told == ["began", Outcome.COMPLETED, "began", None]
+    assert told == [[(b"a", b"b")], Outcome.COMPLETED, [], None]
+    [(_, _, fields)] = lines_of(log)
+    assert (fields["trace_id"], fields["span_id"]) == ("t", "s"), "what a trace is called is known before its line"
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_ends_while_others_are_folded_is_no_longer_live(observer):
+    """A scrape takes a turn of the loop for each slice of the streams; who left meanwhile was folded at the end."""
+    requests = []
+    for _ in range(SLICE + 1):
+        requests.append(observer.stream())
+        begin(observer, await requests[-1].__aenter__())
+    async with anyio.create_task_group() as group:
+        group.start_soon(observer.fold)
+        await checkpoint()  # the first slice was folded in this turn
+        last = requests.pop()
+        last.record.events = 3
+        last.record.ending = Ending(Outcome.COMPLETED)
+        await last.__aexit__(None, None, None)
+    assert sum(observer.tally.chunks.cells.values()) == 3
+    for request in requests:
+        await request.__aexit__(None, None, None)
+
+
+@pytest.mark.anyio
+async def test_samples_of_single_events_are_bounded_without_a_ticker(observer):
+    """The end of a stream folds them when nobody else did."""
+    for samples, left in ((COSTS, COSTS), (1, 0)):
+        async with observer.stream() as record:
+            begin(observer, record)
+            record.costs.extend([0.001] * samples)
+            record.ending = Ending(Outcome.COMPLETED)
+        assert len(observer.tally.costs) == left
+    observer.tally.costs.append(0.001)
+    observer.lagged(0.002)
+    assert not observer.tally.costs
+    assert sum(observer.tally.overhead.cells["chunk",].counts) == COSTS + 2
+    assert observer.tally.lag.cells[()].total == 0.002

@@ -25,9 +25,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route
 from starlette.testclient import TestClient
 
+from streamgate.observe.families import LABEL_SETS, OVERFLOW
 from streamgate.observe.sse import Observers, PrometheusObserver, TracingObserver, route_template
 from streamgate.observe.sse_spans import failed
-from streamgate.observe.tally import LABEL_SETS, OVERFLOW
 from streamgate.sse.account import Account, Ending
 
 ROOT = Path(__file__).parents[3]

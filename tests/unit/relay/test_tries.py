@@ -89,6 +89,7 @@ class Exchange:
         self.receiver = receiver
         self.how = how
         self.settled = False
+        self.dialled = 0.0
 
     async def __aenter__(self) -> Self:
         self.world.note(f"dial {self.name}")
@@ -126,6 +127,8 @@ class Outlet:
         self.started = started
         self.lost: Lost | None = None
         self.pings = 0
+        self.blocked_at = self.blocked_for = 0.0
+        self.buffered = 0
         self.beats = True
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
