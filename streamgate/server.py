@@ -67,6 +67,8 @@ async def _serve(config: Config, fd: int | None, output: logs.Output) -> int:
         gc.collect()
         gc.freeze()
         with server.signals():
+            # Not before: whoever is told that it is ready may send SIGTERM at once.
+            structlog.get_logger().info("ready", url=server.url, admin=server.admin_url)
             return await server.drained()
 
 
@@ -127,7 +129,6 @@ class Server:
         await self._traffic.start(self._sockets)
         self.lag.start()
         self.gateway.health.started = True
-        structlog.get_logger().info("ready", url=self.url, admin=self.admin_url)
 
     async def stop(self) -> None:
         """Close what is still open: what was written has a second to go out; streams that still run are cut."""
