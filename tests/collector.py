@@ -7,7 +7,6 @@ import contextlib
 import gzip
 import importlib.util
 import os
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple, Self
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+from tests.ports import free_port
 
 PATIENCE = 10.0
 
@@ -91,12 +92,6 @@ def value_of(value: AnyValue) -> Any:
     if kind == "array_value":
         return [value_of(each) for each in value.array_value.values]
     return getattr(value, kind or "string_value")
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from tests.ports import free_port
+
 PATIENCE = 20.0  # s
 
 
@@ -58,9 +60,7 @@ def served(*arguments: str, play: str | None = None, **environment: str) -> Iter
 
 def started_demo(stack: contextlib.ExitStack, play: str | None) -> int:
     """The demo upstream's port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "streamgate.demo", "--port", str(port), *(("--play", play) if play else ())]
     process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
     stack.callback(process.kill)

@@ -17,6 +17,8 @@ from typing import IO
 
 import pytest
 
+from tests.ports import free_port
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PATIENCE = 20.0  # s until it listens; the slowest imports a database driver on a busy machine
 
@@ -47,13 +49,6 @@ def running_example(name: str, **environment: str) -> Iterator[str]:
 def all_of(output: IO[str]) -> str:
     output.seek(0)
     return output.read()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], output: IO[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +16,7 @@ import pytest
 
 from streamgate.control.settings import Config
 from streamgate.server import Server, running
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.model]
 
@@ -35,9 +35,7 @@ async def engine(anyio_backend: object) -> AsyncIterator[str]:
     if missing:
         absent = f"{', '.join(missing)} not installed (make demo-model)"
         pytest.fail(absent) if os.environ.get("CI") == "true" else pytest.skip(absent)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(Path(__file__).with_name("engine.py")), str(port),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import httpx
 import promql
 import pytest
 import yaml
+
+from tests.ports import free_port
 
 STEP = "500ms"
 WINDOW = "4s"  # in place of minutes, hours and days
@@ -70,12 +71,6 @@ def configured(folder: Path, admin: str, own: str) -> Path:
     timing = {"scrape_interval": STEP, "scrape_timeout": STEP, "evaluation_interval": STEP}
     path.write_text(yaml.safe_dump({"global": timing, "rule_files": ["streamgate-*.yml"], "scrape_configs": jobs}))
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.ports import free_port
+
 HERE = Path(__file__).parent
 PATIENCE = 20.0  # s until a server listens; they import much on a busy machine
 ANSWER = 5.0  # s that any one answer may take
@@ -101,13 +103,6 @@ class Server:
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
         self._reader.join(timeout=2.0)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

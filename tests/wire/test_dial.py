@@ -19,6 +19,7 @@ from streamgate import errors
 from streamgate.upstream.client import Call, Origin, PoolSettings, Upstreams, origin_of
 from streamgate.upstream.dial import first_that_answers, interleaved
 from streamgate.upstream.exchange import Headers
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -91,12 +92,6 @@ async def fetched(upstreams: Upstreams, origin: Origin) -> bytes:
 def books(upstreams: Upstreams) -> tuple[int, int, int, int, int]:
     found = upstreams.statistics()["up"]
     return found.opened, found.closed, found.pooled, found.active, found.settling
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def descriptors() -> int:

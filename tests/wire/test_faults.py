@@ -23,8 +23,9 @@ from streamgate import demo
 from streamgate.demo.bodies import WORDS
 from streamgate.record import Outcome
 from streamgate.server import Server
+from tests.ports import free_port
 from tests.wire.test_cancellation import balanced
-from tests.wire.test_dial import black_hole, certificates, free_port, tls
+from tests.wire.test_dial import black_hole, certificates, tls
 
 __all__ = ["certificates", "tls"]  # fixtures
 
