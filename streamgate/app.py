@@ -211,6 +211,7 @@ def observed(config: Config, readings: Callable[[], Readings]) -> Observer:
         tracing=traced(config),
         thresholds=Thresholds(**config.observe.slo.model_dump()),
         stall=config.clocks.stall,
+        chatty=config.observe.log_level == "debug",
     )
 
 

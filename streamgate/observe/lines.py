@@ -67,6 +67,41 @@ def rejected(record: StreamRecord, refusal: Refusal) -> dict[str, object]:
     }
 
 
+def started(record: StreamRecord) -> dict[str, object]:
+    """`stream_started`: what is known when the lease is granted."""
+    return {
+        "request_id": record.request_id,
+        "trace_id": record.trace_id or None,
+        "route": record.route,
+        "model": record.model or None,
+        "stream": record.stream,
+        "queue_ms": span(record.t_queued, record.t_leased),
+        "tenant": record.tenant or None,
+        "client": record.client or None,
+    }
+
+
+def retried(record: StreamRecord, fault: Fault) -> dict[str, object]:
+    """`upstream_retry`, `upstream_failover`: a try that failed, and is followed by another one."""
+    return {
+        "request_id": record.request_id,
+        "upstream": record.upstream,
+        "error_type": fault.code,
+        "error_detail": fault.detail or None,
+        "attempts": record.attempts,
+    }
+
+
+def circuit(upstream: str, state: str, fault: Fault | None) -> dict[str, object]:
+    """`circuit_changed`: an upstream is left out from now on, or trusted again."""
+    return {
+        "upstream": upstream,
+        "state": state,
+        "error_type": fault.code if fault else None,
+        "error_detail": (fault.detail or None) if fault else None,
+    }
+
+
 def escaped(record: StreamRecord, error: BaseException) -> dict[str, object]:
     """`unexpected_error`: a bug's type and place. Its message may quote the client, so it stays out."""
     return {"request_id": record.request_id, "error_type": type(error).__name__, "where": places(error)}

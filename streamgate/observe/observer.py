@@ -17,7 +17,7 @@ import structlog
 from anyio.lowlevel import checkpoint
 
 from streamgate.clock import monotonic
-from streamgate.errors import Reason, Refusal
+from streamgate.errors import Fault, Reason, Refusal
 from streamgate.observe import lines
 from streamgate.observe.context import Header
 from streamgate.observe.families import LABEL_SETS
@@ -67,7 +67,8 @@ class Observed:
 
 class Observer:
     """Counts, logs and lists streams. `readings` is asked at each scrape for what is not a stream's; `stall` is the
-    seconds of an upstream's silence after which a stream counts as stalled (0: never).
+    seconds of an upstream's silence after which a stream counts as stalled (0: never); `chatty`
+    also says when one starts.
 
     Set up logging before making one (`logs.configure`): its logger is bound here, once.
     """
@@ -81,6 +82,7 @@ class Observer:
         label_sets: int = LABEL_SETS,
         thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen
         stall: float = 10.0,
+        chatty: bool = False,
     ) -> None:
         self.tally = Tally(label_sets, thresholds)
         self.stall = stall
@@ -89,6 +91,7 @@ class Observer:
         # The live page's; told whether it is of class error. Must not raise.
         self.on_ended: Callable[[StreamRecord, Outcome, bool], None] | None = None
         self._log = log if log is not None else structlog.get_logger().bind()
+        self._chatty = chatty
         self.tracing: Tracing = tracing or Untraced()
 
     # What the path says.
@@ -103,15 +106,23 @@ class Observer:
             observed.started = True
             record.t_leased = record.t_leased or monotonic()
             self.tally.started.add((record.route, record.model_label))
+            if self._chatty:  # else not even the fields are put together
+                self._log.debug("stream_started", fields=lines.started(record))
 
     def attempt(self, upstream: str, code: str) -> None:
         """One exchange with an upstream is over: a status class (2xx, 429, ...) or the kind of its fault."""
         self.tally.attempts.add((upstream, code))
 
-    def retried(self, upstream: str, reason: str, *, elsewhere: bool) -> None:
-        """`upstream` failed a try, and another is made there again, or elsewhere."""
+    def retried(self, record: StreamRecord, fault: Fault, *, elsewhere: bool) -> None:
+        """Its upstream failed a try, and another is made there again, or elsewhere."""
         family = self.tally.failovers if elsewhere else self.tally.retries
-        family.add((upstream, reason))
+        family.add((record.upstream, fault.kind))
+        self._log.info("upstream_failover" if elsewhere else "upstream_retry", fields=lines.retried(record, fault))
+
+    def circuit(self, upstream: str, state: str, fault: Fault | None = None) -> None:
+        """An upstream is left out after too many faults (`open`; this is the last), or trusted again (`closed`)."""
+        say = self._log.info if fault is None else self._log.warning
+        say("circuit_changed", fields=lines.circuit(upstream, state, fault))
 
     def dialled(self, upstream: str, seconds: float) -> None:
         """A new connection to an upstream took so long."""

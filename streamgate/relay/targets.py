@@ -85,11 +85,13 @@ class Targets:
         )
         return [self._targets[name] for name in chosen]
 
-    def failed(self, name: str, now: float) -> None:
-        self._ejections.failed(name, now)
+    def failed(self, name: str, now: float) -> bool:
+        """True: it is left out from now on."""
+        return self._ejections.failed(name, now)
 
-    def succeeded(self, name: str) -> None:
-        self._ejections.succeeded(name)
+    def succeeded(self, name: str) -> bool:
+        """True: it is trusted again."""
+        return self._ejections.succeeded(name)
 
     def standing(self, now: float) -> dict[str, tuple[int, float]]:
         """By upstream: failures in a row, and for how many more seconds it is ejected; 0.0: it is not."""

@@ -158,7 +158,7 @@ class Tries:
             if again is None:
                 return _given_up(fault)
             position += again.elsewhere
-            means.observer.retried(target.name, fault.kind, elsewhere=again.elsewhere)
+            means.observer.retried(record, fault, elsewhere=again.elsewhere)
             if not await self._pause(again, passage):
                 return passage.until.result()
 
@@ -216,9 +216,10 @@ class Tries:
         self.means.observer.attempt(target.name, _code(ending))
         fault = ending.fault
         if ending.outcome is Outcome.COMPLETED:
-            self.means.targets.succeeded(target.name)
-        elif fault is not None and fault.ejects and (not isinstance(fault, BadStatus) or fault.blames_upstream):
-            self.means.targets.failed(target.name, monotonic())
+            if self.means.targets.succeeded(target.name):
+                self.means.observer.circuit(target.name, "closed")
+        elif fault is not None and _blames_upstream(fault) and self.means.targets.failed(target.name, monotonic()):
+            self.means.observer.circuit(target.name, "open", fault)
 
     async def _pause(self, again: Again, passage: Passage) -> bool:
         """Wait before another try; False when the stream ended meanwhile."""
@@ -259,6 +260,10 @@ def _given_up(fault: Fault) -> Ending:
     if isinstance(fault, BadStatus) and fault.answered < 500:
         return Ending(Outcome.COMPLETED, fault)
     return Ending.by(fault)
+
+
+def _blames_upstream(fault: Fault) -> bool:
+    return fault.ejects and (not isinstance(fault, BadStatus) or fault.blames_upstream)
 
 
 def _code(ending: Ending) -> str:

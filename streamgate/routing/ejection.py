@@ -41,18 +41,20 @@ class Ejections:
         self._failures: dict[str, int] = {}
         self._until: dict[str, float] = {}
 
-    def failed(self, name: str, now: float) -> None:
-        """A try on it ended with a fault that counts against its health (`Fault.ejects`)."""
+    def failed(self, name: str, now: float) -> bool:
+        """A try on it ended with a fault that counts against its health (`Fault.ejects`). True: it is sent out now."""
         if name not in self._names:
-            return
+            return False
         count = self._failures[name] = self._failures.get(name, 0) + 1
-        if count >= self._settings.failures and name not in self.ejected(now) and len(self._until) < self._most:
-            self._until[name] = now + self._settings.seconds
+        if count < self._settings.failures or name in self.ejected(now) or len(self._until) >= self._most:
+            return False
+        self._until[name] = now + self._settings.seconds
+        return True
 
-    def succeeded(self, name: str) -> None:
-        """A try on it went well; it is in again at once."""
-        self._failures.pop(name, None)
+    def succeeded(self, name: str) -> bool:
+        """A try on it went well; it is in again at once. True: it had failed too often before."""
         self._until.pop(name, None)
+        return self._failures.pop(name, 0) >= self._settings.failures
 
     def standing(self, name: str, now: float) -> tuple[int, float]:
         """Failures in a row, and for how many more seconds it is out; 0.0: it is in."""

@@ -10,7 +10,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from structlog.testing import CapturingLogger
 
-from streamgate.errors import ErrorEvent, Reason, Refusal, Reset
+from streamgate.errors import BadStatus, ErrorEvent, Reason, Refusal, Reset
 from streamgate.observe import Observer
 from streamgate.observe.observer import ROWS, SLICE
 from streamgate.observe.tally import COSTS
@@ -181,17 +181,46 @@ async def test_a_request_cancelled_before_its_lease_lost_its_client(observer):
     assert observer.tally.rejected.cells == {("", "client_left"): 1}
 
 
-def test_the_edges_refusals_and_the_tries_are_counted(observer):
+def test_the_edges_refusals_and_the_tries_are_counted(observer, log):
     """Refused, attempted, retried, failed over: one cell each."""
     observer.refused("/v1/models", Reason.BAD_REQUEST)
     observer.attempt("gpu-a", "2xx")
-    observer.retried("gpu-a", "reset", elsewhere=False)
-    observer.retried("gpu-a", "503", elsewhere=True)
+    record = StreamRecord(0.0)
+    record.request_id, record.upstream, record.attempts = "r1", "gpu-a", 1
+    observer.retried(record, Reset("peer"), elsewhere=False)
+    observer.retried(record, BadStatus(503, (), b""), elsewhere=True)
     tally = observer.tally
     assert tally.rejected.cells == {("/v1/models", "bad_request"): 1}
     assert tally.attempts.cells == {("gpu-a", "2xx"): 1}
     assert tally.retries.cells == {("gpu-a", "reset"): 1}
-    assert tally.failovers.cells == {("gpu-a", "503"): 1}
+    assert tally.failovers.cells == {("gpu-a", "error"): 1}
+    said = {event: fields for _, event, fields in lines_of(log)}
+    assert said["upstream_retry"] == {
+        "request_id": "r1", "upstream": "gpu-a", "error_type": "upstream_reset", "error_detail": "peer", "attempts": 1,
+    }  # fmt: skip
+    assert said["upstream_failover"]["error_detail"] == "status 503"
+
+
+def test_a_change_of_an_upstreams_standing_is_told(observer, log):
+    """Out is a warning with the fault that did it, in again is news."""
+    observer.circuit("gpu-a", "open", Reset("peer"))
+    observer.circuit("gpu-a", "closed")
+    assert [(level, fields["state"], fields["error_type"]) for level, _, fields in lines_of(log)] == [
+        ("warning", "open", "upstream_reset"),
+        ("info", "closed", None),
+    ]
+
+
+@pytest.mark.anyio
+async def test_a_start_is_told_to_who_wants_to_hear_everything(log):
+    """One line at debug, once; none otherwise."""
+    for chatty in (False, True):
+        observer = Observer(log=log, chatty=chatty)
+        async with observer.stream() as record:
+            begin(observer, record)
+            observer.started(record)
+            record.ending = COMPLETED
+    assert [event for _, event, _ in lines_of(log)] == ["stream_finished", "stream_started", "stream_finished"]
 
 
 @pytest.mark.anyio

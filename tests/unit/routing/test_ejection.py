@@ -33,6 +33,15 @@ def test_a_success_between_starts_the_count_again() -> None:
     assert not ejections.ejected(0.0)
 
 
+def test_a_change_is_told_once() -> None:
+    """To be sent out, and to be trusted again after that, are news; more of the same is not."""
+    ejections = Ejections(["a", "b"])
+    assert [ejections.failed("a", 0.0) for _ in range(6)] == [False] * 4 + [True, False]
+    assert [ejections.succeeded("a") for _ in range(2)] == [True, False]
+    failing(ejections, "a", 4)
+    assert not ejections.succeeded("a")
+
+
 def test_one_failure_after_the_return_is_enough() -> None:
     """An upstream that is still broken costs one try every 30 s, not five."""
     ejections = Ejections(["a", "b"])
