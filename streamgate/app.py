@@ -28,9 +28,10 @@ from streamgate.control.settings import Config, Upstream, UpstreamKey
 from streamgate.control.snapshot import Scene
 from streamgate.drain import Drain
 from streamgate.edge.guard import GuardSettings
+from streamgate.observe.choice import tracing_of
 from streamgate.observe.observer import Observer
 from streamgate.observe.tally import Readings, Thresholds
-from streamgate.observe.tracing import Tracing, tracing_of
+from streamgate.observe.tracing import Tracing
 from streamgate.relay.deadlines import Deadlines
 from streamgate.relay.endpoint import Relay
 from streamgate.relay.models import Models

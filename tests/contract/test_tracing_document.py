@@ -18,7 +18,7 @@ PAGE = (ROOT / "docs" / "tracing.md").read_text()
 def test_a_gateway_without_a_collector_does_not_load_the_sdk():
     """It takes 0.1 s and 10 MB to import."""
     code = (
-        "from streamgate.observe.tracing import tracing_of; import streamgate.server, structlog, sys;"
+        "from streamgate.observe.choice import tracing_of; import streamgate.server, structlog, sys;"
         "tracing_of({}, sample=1.0, slow=1.0, broken=True, trust_incoming=False, semconv='1.41',"
         " log=structlog.get_logger()); sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )

@@ -14,8 +14,9 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, TraceFlags
 from structlog.testing import CapturingLogger
 
+from streamgate.observe.choice import NOT_INSTALLED, tracing_of
 from streamgate.observe.export import Counted, Pipeline, otlp
-from streamgate.observe.tracing import NOT_INSTALLED, Untraced, tracing_of
+from streamgate.observe.tracing import Untraced
 from streamgate.record import StreamRecord
 
 HERE = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
