@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from streamgate import __version__
+from streamgate.errors import Reason
 from streamgate.observe import names
 from streamgate.observe.families import LABEL_SETS, Distribution, Distributions, Key
 from streamgate.observe.live import Pressure
 from streamgate.observe.names import METRICS, Named
 from streamgate.observe.observer import Observer
 from streamgate.observe.tally import Readings
+from streamgate.record import Outcome
 
 __all__ = ["FAMILIES", "METRICS", "Named", "Scrape", "copied", "document", "scrape", "series"]
 
@@ -74,11 +76,22 @@ def copied(observer: Observer, pressure: Pressure, took: float = 0.0) -> Scrape:
     numbers[names.OVERFLOWS] = {
         (FAMILIES[name].name,): family.overflowed for name, family in families.items() if family.overflowed
     }
+    numbers[names.STREAMS] = with_zeros(numbers[names.STREAMS], Outcome)
+    numbers[names.REJECTED] = with_zeros(numbers[names.REJECTED], Reason)
     readings = observer.readings()
     numbers |= of_streams(observer, pressure) | of_upstreams(readings) | of_server(readings)
     numbers[names.LIMIT] = {(): readings.streams_limit}
     numbers[names.SCRAPE] = {(): took}
     return Scrape(numbers, distributions)
+
+
+def with_zeros(cells: Mapping[Key, float], words: Iterable[str]) -> Mapping[Key, float]:
+    """Beside each cell those of the same label set with another last word, at 0.
+
+    `rate()` sees no increase in a series that is born at 1: the first failure of an upstream would not show.
+    """
+    last = [str(word) for word in words]
+    return {(*named, word): 0 for named in {key[:-1] for key in cells} for word in last} | dict(cells)
 
 
 def of_streams(observer: Observer, pressure: Pressure) -> dict[Named, Mapping[Key, float]]:

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from structlog.testing import CapturingLogger
 
 from streamgate import __version__
+from streamgate.errors import Reason
 from streamgate.observe import Observer, Readings
 from streamgate.observe.exposition import SWITCH_INTERVAL, Exposition
 from streamgate.observe.families import OVERFLOW
@@ -21,7 +22,7 @@ from streamgate.observe.live import Pressure
 from streamgate.observe.metrics import FAMILIES, METRICS, Scrape, copied, estimate, scrape, series
 from streamgate.observe.render import labelled
 from streamgate.observe.tally import Tally
-from streamgate.record import COMPLETED, StreamRecord, Usage
+from streamgate.record import COMPLETED, Outcome, StreamRecord, Usage
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -315,3 +316,18 @@ async def test_a_scrape_of_7000_series_holds_the_loop_for_less_than_5_ms(observe
         sys.setswitchinterval(before)
     # Other work on the same cores only ever adds: what the scrape does by itself shows in those that were left alone.
     assert during[5] - alone[5] < 0.005, (during, alone)
+
+
+@pytest.mark.anyio
+async def test_what_has_not_happened_yet_is_at_zero(observer):
+    """Beside one outcome or reason stand all others of the same labels, so that `rate()` sees the first of each."""
+    async with observer.stream() as record:
+        begin(observer, record)
+        record.ending = COMPLETED
+    observer.refused("/v1/models", Reason.BAD_REQUEST)
+    seen = await scraped(observer)
+    pair = {"route": "/v1/chat/completions", "model": "llama", "upstream": "gpu-a"}
+    ends = {each: value(seen, "streamgate_streams_total", **pair, outcome=each.value) for each in Outcome}
+    assert ends == dict.fromkeys(Outcome, 0) | {Outcome.COMPLETED: 1}
+    refusals = [value(seen, "streamgate_requests_rejected_total", route="/v1/models", reason=each) for each in Reason]
+    assert sum(refusals) == 1
