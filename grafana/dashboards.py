@@ -34,6 +34,8 @@ CONNECT = "streamgate_upstream_connect_seconds"
 QUEUE = "streamgate_queue_wait_seconds"
 LAG = "streamgate_event_loop_lag_seconds"
 OVERHEAD = "streamgate_overhead_seconds"
+SLOTS_USED = "sum by (level, name) (streamgate_slots_used{HERE})"
+SLOTS = "sum by (level, name) (streamgate_slots_limit{HERE})"
 
 
 def rate(metric: str, by: str, where: str = "HERE") -> str:
@@ -205,8 +207,30 @@ SATURATION = dashboard(
               "short", ('sum by (instance) (streamgate_streams_active{HERE, phase="queued"})', "{{instance}}")),
         graph("Wait for a lease", "Above a second: add upstreams or replicas; the queue only hides seconds.",
               "s", *quantiles(QUEUE, 0.5, 0.95, 0.99)),
+        graph("Wait for a lease, by class", "Of those who got one; a class with a small weight waits longer by design.",
+              "s", *quantiles(QUEUE, 0.5, 0.95, by="priority")),
+        graph("Queue and its places", "Who waits, by class; full: newcomers push out the newest of the longest line.",
+              "short", ("sum by (priority) (streamgate_queue_waiting{HERE})", "{{priority}}"),
+              ("sum(streamgate_queue_limit{HERE})", "places")),
+        graph("Longest wait in the queue", "At its line the one that waits is refused: queue_timeout.", "s",
+              ("max by (instance) (streamgate_queue_oldest_seconds{HERE})", "{{instance}}"),
+              ("max(streamgate_queue_max_wait_seconds{HERE})", "limits.max_wait")),
+        graph("Slots in use, by level", "Of their limit; at 100 % it is what the queue waits for.", "percentunit",
+              (f"{SLOTS_USED} / ({SLOTS} > 0)", "{{level}} {{name}}")),
         graph("Refused for want of room", "queue_full, queue_timeout, overload, no_upstream.", "reqps",
               (rate("streamgate_requests_rejected_total", "reason", f"HERE, {FOR_WANT_OF_ROOM}"), "{{reason}}")),
+        graph("Refused by keys' and tenants' limits", "429, mostly; 503 where a limit is everybody's and nobody waits.",
+              "reqps",
+              (rate("streamgate_requests_rejected_total", "reason", 'HERE, reason=~"rate|concurrency"'), "{{reason}}")),
+        graph("Overloaded", "1 while newcomers are refused for limits.shed.",
+              "short", ("max by (instance, cause) (streamgate_overloaded{HERE})", "{{instance}} {{cause}}")),
+        graph("Store of shared limits", "0: it does not answer; limits.store_down says what happens meanwhile.",
+              "short", ("min by (instance) (streamgate_limits_store_up{HERE})", "{{instance}}")),
+        graph("Asked of the store", "failed_open, failed_closed: without its answer.", "cps",
+              ("sum(rate(streamgate_limits_store_asked_total{HERE}[WINDOW]))", "asked"),
+              (rate("streamgate_limits_store_results_total", "result"), "{{result}}")),
+        graph("Lease renewals", "failed for longer than limits.lease_ttl: other replicas take these slots, too.",
+              "cps", (rate("streamgate_lease_renewals_total", "result"), "{{result}}")),
         graph("Event loop lag", "How late a timer of the loop fires. p99 above 100 ms: this replica stutters.",
               "s", *quantiles(LAG, 0.5, 0.99, by="instance")),
         graph("Added per request", "From the request received to the upstream's written, less queue and connect.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from hashlib import sha256
 
 import structlog
@@ -18,24 +18,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamgate import clock
 from streamgate.admission.gate import Gate
-from streamgate.admission.keys import Keys
-from streamgate.admission.ledger import Ledger, Limits
+from streamgate.admission.pressure import Pressure
 from streamgate.control.admin import probe
 from streamgate.control.config import effective
 from streamgate.control.health import Answer, Health
+from streamgate.control.keyring import keys_of
 from streamgate.control.pulse import Pulse
+from streamgate.control.readings import causes_of, refusals_of, slots_of, store_of
 from streamgate.control.settings import Config, Upstream, UpstreamKey
 from streamgate.control.snapshot import Scene
+from streamgate.control.terms import max_bodies_of, queue_of, shared_of, shed_of, terms_of
 from streamgate.drain import Drain
 from streamgate.edge.guard import GuardSettings
 from streamgate.observe.choice import tracing_of
+from streamgate.observe.lag import resident
 from streamgate.observe.observer import Observer
 from streamgate.observe.tally import Readings, Thresholds
 from streamgate.observe.tracing import Tracing
-from streamgate.relay.deadlines import Deadlines
+from streamgate.relay.allowances import Allowances
 from streamgate.relay.endpoint import Relay
 from streamgate.relay.models import Models
 from streamgate.relay.paths import Paths
+from streamgate.relay.quota import NAMES
 from streamgate.relay.request import Policy
 from streamgate.relay.targets import Target, Targets
 from streamgate.relay.tries import Means
@@ -59,7 +63,9 @@ class Gateway:
         targets = {upstream.name: target_of(upstream, config) for upstream in config.upstreams}
         self.targets = Targets(targets, Ejections(targets))
         self.upstreams = Upstreams(pool_of(config), dialled=observer.dialled)
-        self.gate = Gate(Ledger(limits_of(config)), clock.monotonic)
+        self.shared = shared_of(config)
+        self.gate = Gate(queue_of(config), clock.monotonic, self.shared)
+        self.pressure = Pressure(shed_of(config))
         self.relay = self._relay()
         self.app = self._app()
         self.pulse = Pulse(self._scene())
@@ -80,7 +86,7 @@ class Gateway:
         app: ASGIApp = Router(routes=probes, default=self.relay, redirect_slashes=False)
         origins = list(self.config.cors.origins)
         if origins:
-            exposed = ["x-request-id", "request-id", "x-upstream-request-id", "retry-after", "retry-after-ms"]
+            exposed = ["x-request-id", "request-id", "x-upstream-request-id", "retry-after", "retry-after-ms", *NAMES]
             app = Cors(
                 app, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=exposed
             )
@@ -91,20 +97,22 @@ class Gateway:
         table = RouteTable(self.routes)
         policy = Policy(
             paths=Paths(config.paths),
-            keys=Keys(keys_of(config)),
+            keys=keys_of(config, os.environ),
             routes=table,
             drain=self.drain,
+            pressure=self.pressure,
             max_body=config.edge.max_body,
+            max_bodies=max_bodies_of(config, self.routes),
             forward_headers=frozenset(name.lower().encode() for name in config.forward_headers),
         )
         retry = RetrySettings(**config.retry.model_dump())
         means = Means(
             gate=self.gate,
+            allowances=Allowances(terms_of(config, self.routes)),
             upstreams=self.upstreams,
             targets=self.targets,
             drain=self.drain,
             observer=self.observer,
-            deadlines=deadlines_of(config, self.routes),
             retry=retry,
             budget=RetryBudget(retry),
             max_event=config.limits.max_event,
@@ -119,27 +127,51 @@ class Gateway:
             running=self.relay.running,
             targets=self.targets,
             upstreams=self.upstreams,
-            limits=limits_of(self.config),
+            limits=self.config.limits,
         )
 
     def readings(self) -> Readings:
         """What the gateway's parts say at a scrape."""
-        books = self.upstreams.statistics()
+        books, queue = self.gate.books(), self.gate.ledger.queue.settings
         return Readings(
             ready=self.health.ready().ok,
             upstream_connections={
                 (name, state): getattr(each, state)
-                for name, each in books.items()
+                for name, each in self.upstreams.statistics().items()
                 for state in ("active", "pooled", "settling")
             },
             circuits=self.targets.circuits(clock.monotonic()),
             streams_limit=self.config.limits.concurrent,
             config_hash=self._hash,
             telemetry_dropped={"traces": self.observer.tracing.dropped},
+            slots=[slots_of(row) for row in books.rows],
+            waiting=books.waiting,
+            oldest_waiting=books.oldest,
+            queue_limit=queue.queue,
+            max_wait=queue.max_wait,
+            overloaded=causes_of(self.pressure),
+            store=store_of(self.shared),
+            keys_file_refused=refusals_of(self.relay.policy.keys),
         )
 
-    def close(self) -> None:
+    def lagged(self, seconds: float) -> None:
+        """The event loop was so late: four times a second."""
+        self.observer.lagged(seconds)
+        self.pressure.tick(seconds, resident() if self.pressure.settings.memory else 0)
+
+    async def start(self) -> None:
+        """Find the store that replicas share, if there is one; without it the gateway starts all the same."""
+        if self.shared is not None:
+            await self.shared.store.start()
+            self.shared.start()
+
+    async def close(self) -> None:
+        """Give back what is left at the store, in a second at most, and close the upstreams' connections."""
         self.pulse.close()
+        self.gate.close()
+        if self.shared is not None:
+            await self.shared.close()
+            await self.shared.store.close()
         self.upstreams.close()
 
 
@@ -169,12 +201,6 @@ def routes_of(config: Config) -> list[Route]:
     ]
 
 
-def deadlines_of(config: Config, routes: Sequence[Route]) -> Mapping[Route, Deadlines]:
-    """Each route's clocks: its own over the gateway's."""
-    base = config.clocks.model_dump(exclude={"connect"})
-    return {route: Deadlines(**base | dict(route.clocks)) for route in routes}
-
-
 def target_of(upstream: Upstream, config: Config) -> Target:
     auth = upstream.auth
     return Target(
@@ -191,18 +217,6 @@ def target_of(upstream: Upstream, config: Config) -> Target:
 
 def pool_of(config: Config) -> PoolSettings:
     return PoolSettings(connect=config.clocks.connect)
-
-
-def limits_of(config: Config) -> Limits:
-    limits = config.limits
-    return Limits(concurrent=limits.concurrent, queue=limits.queue, max_wait=limits.max_wait)
-
-
-def keys_of(config: Config) -> dict[str, str]:
-    keys = config.keys
-    if keys is None or isinstance(keys, str):
-        return {}
-    return {key.name: key.key.get_secret_value() for key in keys}
 
 
 def observed(config: Config, readings: Callable[[], Readings]) -> Observer:

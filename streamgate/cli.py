@@ -1,4 +1,4 @@
-"""The commands: serve, check, demo, top.
+"""The commands: serve, check, demo, top, key.
 
 Exit codes: 0 ended as asked, 1 failed, 2 wrong use or wrong configuration, 3 drained but streams were cut. What a
 command needs is imported when it runs, so that `--help` and `--version` answer at once.
@@ -7,6 +7,7 @@ command needs is imported when it runs, so that `--help` and `--version` answer 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from streamgate.control.config import Config
 
 WRONG = 2  # click's own code for wrong use
+KEY_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")  # as the configuration takes it
 
 _config_option = click.option(
     "--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="YAML file; none is needed."
@@ -84,6 +86,40 @@ def top(admin: str, token: str | None, once: bool) -> NoReturn:
     from streamgate.control.top import run  # noqa: PLC0415
 
     sys.exit(run(admin, token, once=once))
+
+
+@main.group()
+def key() -> None:
+    """Make a client's key, or the digest of one."""
+
+
+@key.command("new")
+@click.option("--name", metavar="NAME", help="As logs will call it.  [default: of its digest]")
+def new(name: str | None) -> None:
+    """Print a new key, this once, and the lines for the configuration, which hold its SHA-256 alone."""
+    from streamgate.admission.keys import digest_of, new_key  # noqa: PLC0415
+
+    made = new_key()
+    digest = digest_of(made)
+    name = f"key-{digest[:8]}" if name is None else name
+    if not KEY_NAME.fullmatch(name):
+        raise click.BadParameter("expected letters, digits, dots, dashes and underscores", param_hint="--name")
+    click.echo(
+        f"{made}\n\n# Only the client needs the key above. For the gateway:\nkeys:\n"
+        f'  - {{name: "{name}", sha256: "{digest}"}}'
+    )
+
+
+@key.command("hash")
+def hash_key() -> None:
+    """Read a key from standard input and print its SHA-256, for `keys[].sha256`."""
+    from streamgate.admission.keys import digest_of  # noqa: PLC0415
+
+    typed = sys.stdin.isatty()
+    given = click.prompt("Key", hide_input=True, err=True) if typed else sys.stdin.readline().rstrip("\r\n")
+    if not given or not given.isascii() or not given.isprintable() or " " in given:
+        raise click.UsageError("expected a key on standard input: one line of printable ASCII without spaces")
+    click.echo(digest_of(given))
 
 
 def _load(file: Path | None, flags: dict[str, Any]) -> Config:

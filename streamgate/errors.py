@@ -223,3 +223,17 @@ class Internal(Fault):
 
     status, code, kind, retryable, ejects = 500, "internal_error", "internal", False, False
     message = "The gateway failed; the request was not at fault."
+
+
+class Aborted(ErrorEvent):
+    """A plugin ended the stream, in its own words. 403 before the first byte: SDKs do not try that again."""
+
+    status, code, kind, retryable, ejects = 403, "plugin_abort", "plugin", False, False
+    message = "The stream was ended by a plugin of the gateway."
+
+
+class PluginFailed(Fault):
+    """A plugin failed whose failures are not to be passed over; `detail` names it and its hook."""
+
+    status, code, kind, retryable, ejects = 503, "plugin_failed", "plugin", False, False
+    message = "The gateway failed in one of its plugins; the request was not at fault."

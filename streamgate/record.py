@@ -62,6 +62,8 @@ OUTCOME_OF: dict[type[errors.Fault], Outcome] = {
     errors.Drained: Outcome.DRAINED,
     errors.Killed: Outcome.KILLED,
     errors.Internal: Outcome.INTERNAL_ERROR,
+    errors.Aborted: Outcome.PLUGIN_ABORT,
+    errors.PluginFailed: Outcome.INTERNAL_ERROR,
 }
 
 
@@ -142,6 +144,7 @@ class StreamRecord:
         "outlet",
         "phase",
         "pings",
+        "priority",
         "refusal",
         "request_id",
         "route",
@@ -176,7 +179,7 @@ class StreamRecord:
         self.model = ""  # as the client asked, cut; logs only
         self.model_label = "other"  # a configured name
         self.upstream = ""
-        self.tenant = self.client = ""
+        self.tenant = self.client = self.priority = ""  # priority: the class it queues in
         self.stream = False  # the client asked for a stream
         self.status = 0  # sent to the client
         self.attempts = 0

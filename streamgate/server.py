@@ -49,7 +49,7 @@ def serve(config: Config, *, fd: int | None = None) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL)
     output = logs.configure(format=config.observe.log_format, level=config.observe.log_level)
     try:
-        if fd is not None and config.keys is None and not sockets.is_loopback(fd):
+        if fd is not None and config.keys is None and not config.authenticates and not sockets.is_loopback(fd):
             structlog.get_logger().error("wrong_use", error=OPEN_DESCRIPTOR)
             return WRONG
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -99,8 +99,8 @@ class Server:
         self.drain = Drain()
         self.census = Census()
         self.observer = observed(config, self._readings)
-        self.lag = LagTicker(self.observer.lagged)
         self.gateway = Gateway(config, self.drain, self.observer)
+        self.lag = LagTicker(self.gateway.lagged)
         self.cut = 0  # streams that the drain had to end
         self._output = output
         self._asked = asyncio.Event()  # a drain was asked for
@@ -125,6 +125,7 @@ class Server:
         return _url(self._admin_sockets[0])
 
     async def start(self) -> None:
+        await self.gateway.start()
         await self._admin.start(self._admin_sockets)
         await self._traffic.start(self._sockets)
         self.lag.start()
@@ -142,7 +143,7 @@ class Server:
                     await self.census.emptied.wait()
         for port in (self._traffic, self._admin):
             await port.stop()
-        self.gateway.close()
+        await self.gateway.close()
         await self.observer.tracing.flush(FORCED / 2 if self._forced.done() else FLUSH)
 
     def begin_drain(self, *, lameduck: bool = True) -> None:

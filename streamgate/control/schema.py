@@ -24,12 +24,13 @@ file, defaults. `streamgate check --config FILE` reports every mistake at once a
 - **Environment**: `STREAMGATE_A__B` is the key `a.b`, in YAML: `STREAMGATE_CLOCKS__IDLE=30`,
   `STREAMGATE_PATHS='[/v1/extra]'`. Lists are replaced, maps are joined key by key. Variables that Kubernetes makes for
   a service called streamgate (`STREAMGATE_SERVICE_HOST` and the like) are ignored; any other unknown one is an error.
-- **Secrets** (`key`, `token`) are references, in quotes: `"${NAME}"` for an environment variable, also inside a longer
-  text, or `"file:/run/secrets/key"`. A secret written out is an error. Secrets are never printed.
+- **Secrets** (`key`, `token`, the password in `limits.store`) are references, in quotes: `"${NAME}"` for an environment
+  variable, also inside a longer text, or `"file:/run/secrets/key"`. A secret written out is an error. Secrets are never
+  printed.
 - **Unknown keys, keys written twice and values of the wrong type** are errors.
 - Times are in seconds, sizes in bytes.
 - `--upstream URL` (repeatable) replaces `upstreams`; each is named after its host and port, with `auth: client` unless
-  `keys` is a list.
+  clients need a key (`keys`, `keys_file`, `jwt`).
 
 This page is generated from the code: `python -m streamgate.control.schema`. A JSON schema is beside it.
 
@@ -45,6 +46,11 @@ INTRO = {
     "Route": "`routes[]`",
     "RouteClocks": "`routes[].clocks`",
     "Key": "`keys[]`",
+    "LevelLimits": "`limits` of `keys[]`, `tenants[]`, `routes[]`, `upstreams[]` and `jwt`",
+    "Tenant": "`tenants[]`",
+    "PriorityClass": "`priorities[]`",
+    "Shed": "`limits.shed`",
+    "Claims": "`jwt.claims`",
     "Tracing": "`observe.tracing`",
     "Slo": "`observe.slo`",
 }

@@ -12,10 +12,10 @@ NOTHING = "-"
 
 
 def lines(seen: dict[str, Any], width: int, rows: int = ROWS) -> list[str]:
-    """The whole: a line on the gateway, one on its upstreams, the table; each cut at `width`."""
+    """The whole: a line on the gateway, one on its upstreams, one on its limits, the table; each cut at `width`."""
     table = [HEADS, *(cells(stream) for stream in seen["streams"][:rows])]
     widths = [max(len(row[column]) for row in table) for column in range(len(HEADS))]
-    text = [headline(seen), upstreams(seen), "", *(aligned(row, widths) for row in table)]
+    text = [headline(seen), upstreams(seen), limits(seen), "", *(aligned(row, widths) for row in table)]
     missing = seen["total"] - (len(table) - 1)
     if missing > 0:
         text.append(f"... and {missing} more")
@@ -41,6 +41,20 @@ def state(seen: dict[str, Any]) -> str:
 def upstreams(seen: dict[str, Any]) -> str:
     told = (f"{clean(up['name'])} {up['health']} ({up['tries']} tries)" for up in seen["upstreams"])
     return "upstreams: " + ", ".join(told)
+
+
+def limits(seen: dict[str, Any]) -> str:
+    """Slots in use at each level that has a limit, the fullest first, and the queue by class."""
+    slots = [f"{level(each)} {each['used']}/{each['limit']}" for each in seen["slots"]]
+    waiting = [f"{clean(name)} {count}" for name, count in seen["waiting"].items() if count]
+    queue = f"  waiting: {', '.join(waiting)} (the longest {seconds(seen['longest_wait_s'])})" if waiting else ""
+    troubles = f"  TROUBLE: {', '.join(seen['troubles'])}" if seen["troubles"] else ""
+    return f"limits: {', '.join(slots) or 'none'}{queue}{troubles}"
+
+
+def level(slots: dict[str, Any]) -> str:
+    name = clean(slots["name"])
+    return name if slots["level"] == "global" else f"{slots['level']} {name}"
 
 
 def cells(stream: dict[str, Any]) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from streamgate.control import screen
 
-# Rows that are not the table's: two lines of state, the empty one, the heads with their rule, the last line.
-AROUND = 7
+# Rows that are not the table's: three lines of state, the empty one, the heads with their rule, the last line.
+AROUND = 8
 STYLES = {"STALLED": "bold red", "slow client": "yellow", "streaming": "green", "waiting first token": "yellow"}
 
 
@@ -37,4 +37,5 @@ def picture(seen: dict[str, Any], rows: int) -> Group:
         table.add_row(Text(first, style=STYLES.get(first, "")), *map(Text, rest))
     missing = seen["total"] - min(len(seen["streams"]), max(rows, 1))
     last = f"... and {missing} more" if missing > 0 else ""
-    return Group(Text(screen.headline(seen), style="bold"), Text(screen.upstreams(seen)), Text(), table, Text(last))
+    state = [Text(screen.headline(seen), style="bold"), Text(screen.upstreams(seen)), Text(screen.limits(seen))]
+    return Group(*state, Text(), table, Text(last))

@@ -1,6 +1,7 @@
 """Every key of the configuration: its meaning, default and range. Times in seconds, sizes in bytes.
 
-The reference page and the JSON schema in docs/ are generated from this file. What holds between keys is in `checks`.
+Who may stream, and how much, is in `admitting`; logs and traces are in `observing`. The reference page and the JSON
+schema in docs/ are generated from these files. What holds between keys is in `checks`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
@@ -17,6 +17,16 @@ from pydantic import (
     model_serializer,
 )
 
+from streamgate.control.admitting import (
+    DEFAULT_PRIORITIES,
+    NO_LIMITS,
+    Jwt,
+    Keys,
+    LevelLimits,
+    Limits,
+    PriorityClass,
+    Tenant,
+)
 from streamgate.control.base import Settings
 from streamgate.control.observing import Observe
 from streamgate.control.values import (
@@ -110,15 +120,6 @@ class RouteClocks(Settings):
         return {name: value for name, value in serialize(self).items() if value is not None}
 
 
-class Limits(Settings):
-    """How much may happen at once, in the whole gateway."""
-
-    concurrent: Count = Field(default=0, description="Streams at once; 0: no limit.")
-    queue: Count = Field(default=0, description="Requests that may wait for a stream to end; 0: none.")
-    max_wait: Seconds = Field(default=10.0, description="In the queue.")
-    max_event: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024, description="One event of an upstream.")
-
-
 class Retry(Settings):
     """More tries, on any of the route's upstreams, before the first semantic event."""
 
@@ -167,6 +168,10 @@ class Upstream(Settings):
         default=4.0, description="An unused connection to it is dropped after this: below what engines use."
     )
     connect: Seconds | None = Field(default=None, description="In place of `clocks.connect` for this upstream.")
+    limits: LevelLimits = Field(
+        default=NO_LIMITS,
+        description="What it is given; max_body and max_duration hold for every request of a route that has it.",
+    )
 
 
 class Route(Settings):
@@ -182,35 +187,13 @@ class Route(Settings):
     )
     clocks: RouteClocks = Field(default=RouteClocks(), description="Clocks that differ from `clocks`.")
     paths: Annotated[tuple[ApiPath, ...], _LAX] = Field(default=(), description="Only for these paths; empty: for all.")
+    limits: LevelLimits = Field(default=NO_LIMITS, description="What all requests of the route are allowed, together.")
 
 
 class Cors(Settings):
     """Browsers on other origins."""
 
     origins: Annotated[tuple[Origin, ...], _LAX] = Field(default=(), description="Origins that may call, or `*`.")
-
-
-class Key(Settings):
-    """One client's key."""
-
-    name: Name = Field(description="The tenant, as logs call it.")
-    key: Secret = Field(description="What the client sends as its bearer token or x-api-key.")
-
-
-def _all_different(keys: tuple[Key, ...]) -> tuple[Key, ...]:
-    if len({key.key.get_secret_value() for key in keys}) < len(keys):
-        raise ValueError("expected a different key for each name")
-    return keys
-
-
-def _keys_tag(written: Any) -> str:
-    return "<word>" if isinstance(written, str) else "<list>"
-
-
-_KeyList = Annotated[tuple[Key, ...], Field(min_length=1, strict=False), AfterValidator(_all_different)]
-Keys = Annotated[
-    Annotated[Literal["none"], Tag("<word>")] | Annotated[_KeyList, Tag("<list>")], Discriminator(_keys_tag)
-]
 
 
 def _no_plugins(written: Any) -> Any:
@@ -242,12 +225,27 @@ class Config(Settings):
     cors: Cors = Field(default=Cors(), description="Browsers on other origins.")
     keys: Keys | None = Field(
         default=None,
-        description="null: allowed on loopback only; the word none: open on purpose; or a list of {name, key}.",
+        description="null: without `keys_file` and `jwt` everybody, which is allowed on loopback only; the word none: "
+        "open on purpose; or a list.",
+    )
+    keys_file: str | None = Field(
+        default=None,
+        description="YAML file with a list of more such keys, read again when it changes, and what it refers to.",
+    )
+    jwt: Jwt | None = Field(default=None, description="Tokens of an issuer are taken beside keys.")
+    tenants: Annotated[tuple[Tenant, ...], _LAX] = Field(default=(), description="Limits of tenants.")
+    priorities: Annotated[tuple[PriorityClass, ...], Field(min_length=1, strict=False)] = Field(
+        default=DEFAULT_PRIORITIES, description="Classes of requests in the queue."
     )
     plugins: Annotated[tuple[str, ...], _LAX, BeforeValidator(_no_plugins)] = Field(
         default=(), description="Not built yet."
     )
     observe: Observe = Field(default=Observe(), description="Logs and traces.")
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether clients need a key or a token."""
+        return self.keys not in (None, "none") or self.keys_file is not None or self.jwt is not None
 
     @classmethod
     def built(cls, tree: dict[str, Any], environ: dict[str, str]) -> Self:

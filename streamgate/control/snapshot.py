@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamgate import __version__
-from streamgate.admission.ledger import Limits
+from streamgate.control.admitting import Limits
 from streamgate.control.health import Health
 from streamgate.drain import Drain
-from streamgate.observe import Observer
+from streamgate.observe import Observer, Readings
 from streamgate.record import Ending, Outcome, Phase, StreamRecord
 from streamgate.relay.targets import Targets
 from streamgate.relay.tries import Tries
 from streamgate.upstream.client import Upstreams
 
 ROWS = 200  # of the table; what is quiet comes first, so what is missing is what runs well
+LIMITS = 30  # rows of limits, the fullest first
 
 Snapshot = dict[str, Any]
 
@@ -41,6 +42,7 @@ class Scene:
 def snapshot(scene: Scene, *, now: float, wall: float, born: float) -> Snapshot:
     """The state of things at `now` (monotonic seconds, as `born`, the gateway's start), in Unix time `wall`."""
     phases = scene.observer.phases()
+    readings = scene.observer.readings()
     live = scene.observer.live
     ranks = {record: urgency(record, now, scene.observer.stall) for record in live}
     shown = heapq.nsmallest(ROWS, ranks, key=ranks.__getitem__)
@@ -54,12 +56,29 @@ def snapshot(scene: Scene, *, now: float, wall: float, born: float) -> Snapshot:
         "limit": scene.limits.concurrent,
         "queued": phases["queued"],
         "queue_limit": scene.limits.queue,
+        "waiting": dict(readings.waiting),
+        "longest_wait_s": round(readings.oldest_waiting, 1),
+        "slots": slot_rows(readings),
+        "troubles": troubles(readings),
         "stalled": sum(1 for calm, _ in ranks.values() if not calm),
         "phases": phases,
         "upstreams": upstream_rows(scene, now),
         "total": len(live),
         "streams": [stream_row(record, now, stalled=not ranks[record][0]) for record in shown],
     }
+
+
+def slot_rows(readings: Readings) -> list[Snapshot]:
+    """The shared limits of concurrent streams, the fullest first."""
+    limited = [each for each in readings.slots if each.limit]
+    fullest = heapq.nsmallest(LIMITS, limited, key=lambda each: -each.used / each.limit)
+    return [{"level": each.level, "name": each.name, "used": each.used, "limit": each.limit} for each in fullest]
+
+
+def troubles(readings: Readings) -> list[str]:
+    """Why newcomers are refused, or let in without asking other replicas: `lag`, `memory`, `store`."""
+    store = ["store"] if readings.store is not None and not readings.store.up else []
+    return [cause for cause, is_so in readings.overloaded.items() if is_so] + store
 
 
 def urgency(record: StreamRecord, now: float, stall: float) -> tuple[bool, float]:

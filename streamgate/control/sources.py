@@ -147,7 +147,8 @@ def _read_flags(layer: Layer, flags: Mapping[str, Any]) -> None:
     urls = flags.get("upstream") or ()
     if urls:
         # Without keys of its own the gateway lets a client's key through, so that an SDK reaches an API with its own.
-        auth = "none" if isinstance(layer.tree.get("keys"), list) else "client"
+        keyed = isinstance(layer.tree.get("keys"), list) or any(layer.tree.get(key) for key in ("keys_file", "jwt"))
+        auth = "none" if keyed else "client"
         named = zip(_names(urls), urls, strict=True)
         layer.put(("upstreams",), [{"name": name, "url": url, "auth": auth} for name, url in named], UPSTREAM_FLAG)
 

@@ -27,7 +27,7 @@ HIDDEN = "********"
 # A key is one header line; a file larger than this is not a key.
 MAX_SECRET = 8192
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _PATH = re.compile(r"/[!-~]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -80,7 +80,7 @@ def _host(host: str, *, bracketed: bool) -> str:
     return host
 
 
-def _split(text: str, what: str) -> SplitResult:
+def split_url(text: str, what: str) -> SplitResult:
     """A http or https URL in its parts, with nothing in it that would be sent or shown by accident."""
     if not re.fullmatch(r"[!-~]+", text):
         raise ValueError(f"expected {what}, of printable ASCII without spaces")
@@ -98,7 +98,7 @@ def _split(text: str, what: str) -> SplitResult:
 
 def upstream_url(text: str) -> str:
     """scheme://host[:port][/prefix], without a slash at the end."""
-    parts = _split(text, "a URL such as http://10.0.0.5:8000 or https://api.openai.com/v1")
+    parts = split_url(text, "a URL such as http://10.0.0.5:8000 or https://api.openai.com/v1")
     if "?" in text or "#" in text:
         raise ValueError("expected a URL without query and fragment")
     if any(segment in (".", "..") for segment in parts.path.split("/")):
@@ -109,7 +109,7 @@ def upstream_url(text: str) -> str:
 def origin(text: str) -> str:
     """`*`, or a browser origin: scheme://host[:port] and nothing more."""
     if text != "*":
-        parts = _split(text, "* or an origin such as https://chat.example.com")
+        parts = split_url(text, "* or an origin such as https://chat.example.com")
         if parts.path or "?" in text or "#" in text:
             raise ValueError("expected an origin without a path, such as https://chat.example.com")
     return text
@@ -172,9 +172,9 @@ def secret(written: object, info: ValidationInfo) -> SecretStr:
     if not isinstance(written, str):
         raise ValueError('expected a reference in quotes: "${NAME}" or "file:/path"')  # noqa: TRY004 - pydantic's contract
     environ = (info.context or {}).get("environ", {})
-    if not _VARIABLE.search(written) and not written.startswith("file:"):
+    if not VARIABLE.search(written) and not written.startswith("file:"):
         raise ValueError('expected a reference, not the secret itself: write "${NAME}" or "file:/path"')
-    value = _VARIABLE.sub(lambda found: _variable(found[1], environ), written)
+    value = VARIABLE.sub(lambda found: variable(found[1], environ), written)
     if written.startswith("file:"):
         value = _content(Path(value.removeprefix("file:")))
     if not re.fullmatch(r"[!-~]+", value):
@@ -182,7 +182,7 @@ def secret(written: object, info: ValidationInfo) -> SecretStr:
     return SecretStr(value)
 
 
-def _variable(name: str, environ: dict[str, str]) -> str:
+def variable(name: str, environ: dict[str, str]) -> str:
     if not environ.get(name):
         raise ValueError(f"expected the environment variable {name} to be set and not empty")
     return environ[name]

@@ -28,14 +28,14 @@ class Unreadable(Exception):
 class Document:
     """One YAML text: its `value`, the `lines` of its keys, and the `problems` that did not stop the reading."""
 
-    def __init__(self, text: str, source: str) -> None:
-        """Raises Unreadable."""
+    def __init__(self, text: str, source: str, *, times: int = 1) -> None:
+        """Raises Unreadable. `times` as large as a configuration it may be."""
         self.lines: dict[Path, int] = {}
         self.problems: list[Problem] = []
         self._source = source
-        self._left = MAX_VALUES
-        if len(text) > MAX_BYTES:
-            raise Unreadable(f"expected at most {MAX_BYTES} characters of YAML")
+        self._left = MAX_VALUES * times
+        if len(text) > MAX_BYTES * times:
+            raise Unreadable(f"expected at most {MAX_BYTES * times} characters of YAML")
         self._loader = yaml.SafeLoader(_checked(text))
         try:
             node = self._loader.get_single_node()

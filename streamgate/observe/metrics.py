@@ -18,7 +18,7 @@ from streamgate.observe.families import LABEL_SETS, Distribution, Distributions,
 from streamgate.observe.live import Pressure
 from streamgate.observe.names import METRICS, Named
 from streamgate.observe.observer import Observer
-from streamgate.observe.tally import Readings
+from streamgate.observe.tally import Readings, StoreReadings
 from streamgate.record import Outcome
 
 __all__ = ["FAMILIES", "METRICS", "Named", "Scrape", "copied", "document", "scrape", "series"]
@@ -80,7 +80,7 @@ def copied(observer: Observer, pressure: Pressure, took: float = 0.0) -> Scrape:
     numbers[names.REJECTED] = with_zeros(numbers[names.REJECTED], Reason)
     readings = observer.readings()
     numbers |= of_streams(observer, pressure) | of_upstreams(readings) | of_server(readings)
-    numbers[names.LIMIT] = {(): readings.streams_limit}
+    numbers |= of_admission(readings) | of_store(readings.store)
     numbers[names.SCRAPE] = {(): took}
     return Scrape(numbers, distributions)
 
@@ -118,6 +118,30 @@ def of_upstreams(readings: Readings) -> dict[Named, Mapping[Key, float]]:
     }
 
 
+def of_admission(readings: Readings) -> dict[Named, Mapping[Key, float]]:
+    return {
+        names.LIMIT: {(): readings.streams_limit},
+        names.SLOTS_USED: {(each.level, each.name): each.used for each in readings.slots},
+        names.SLOTS_LIMIT: {(each.level, each.name): each.limit for each in readings.slots},
+        names.QUEUE_WAITING: {(priority,): count for priority, count in readings.waiting.items()},
+        names.QUEUE_OLDEST: {(): readings.oldest_waiting},
+        names.QUEUE_LIMIT: {(): readings.queue_limit},
+        names.QUEUE_MAX_WAIT: {(): readings.max_wait},
+        names.OVERLOADED: {(cause,): int(is_so) for cause, is_so in readings.overloaded.items()},
+        names.KEYS_REFUSED: {(): readings.keys_file_refused},
+    }
+
+
+def of_store(store: StoreReadings | None) -> dict[Named, Mapping[Key, float]]:
+    """Without a store there is nothing to say, neither up nor down."""
+    return {
+        names.STORE_UP: {} if store is None else {(): int(store.up)},
+        names.STORE_ASKED: {} if store is None else {(): store.asked},
+        names.STORE_RESULTS: {} if store is None else {(word,): count for word, count in store.results.items()},
+        names.RENEWALS: {} if store is None else {(word,): count for word, count in store.renewals.items()},
+    }
+
+
 def of_server(readings: Readings) -> dict[Named, Mapping[Key, float]]:
     return {
         names.CONNECTIONS: {(): readings.connections},
@@ -150,6 +174,7 @@ def document() -> str:
         "$pair": series({"model", "upstream"}),
         "$model": series({"model", "outcome_class"}),
         "$upstream": series({"upstream"}),
+        "$class": series({"priority"}),
         "$sixty": f"{estimate(60):,}",
         "$cap": LABEL_SETS,
     }.items():
@@ -188,13 +213,18 @@ fast enough can only be read off a bound. `le` is written as `2.0`, never as `2`
 - Phases: `queued` (no lease yet), `waiting_first_token`, `streaming`, `ending` (last bytes on their way).
 - Types of tokens: `input` and `output` are totals; `cached_input`, `cache_write` and `reasoning` are parts of them.
   Do not add `source="estimated"` to `source="usage"`: the first is a guess for streams that nobody counted.
+- Nothing is labelled by key or tenant: whose stream it was is in its log line and span. `priority` is one of the
+  configured classes, `none` where a request has no class.
+- A scrape has `streamgate_slots_used` and the streams of one moment: the global level's are the streams that are not
+  `queued`, less those whose last bytes are on their way (`ending`), which have given their slots back.
 - OpenMetrics has exemplars with a `trace_id` on the buckets of first token and duration, of streams whose trace is
   kept; Prometheus stores them with `--enable-feature=exemplar-storage`.
 
 ## How many series
 
 A histogram is a series per bucket and three more. Each pair of a model and an upstream that served it is $pair
-series, each model $model more per outcome class, each upstream $upstream; counters and gauges add about a tenth. 60
+series, each model $model more per outcome class, each upstream $upstream, each class of the queue $class; counters and
+gauges add about a tenth. 60
 models with an upstream each are about $sixty series; above 100 models, give patterns in `routes` and let them share
 a label. Rendering is done in a thread of its own and holds the event loop for less than 5 ms at 7,000 series.
 """

@@ -119,7 +119,45 @@ TOKENS: Final = counter(
     "Tokens, at a stream's end. source usage: as the upstream counted them; estimated: one per event, "
     "of streams that ended without a count.",
 )
-QUEUE_WAIT: Final = times("queue_wait_seconds", "", "From asking for a lease to getting it.", QUEUE_BOUNDS)
+QUEUE_WAIT: Final = times(
+    "queue_wait_seconds", "priority", "From asking for a lease to getting it; of those who got one.", QUEUE_BOUNDS
+)
+QUEUE_WAITING: Final = gauge("queue_waiting", "priority", "Requests that wait in the queue now, by class.")
+QUEUE_OLDEST: Final = gauge(
+    "queue_oldest_seconds", "", "How long the one has waited that has waited longest; 0: nobody waits."
+)
+QUEUE_LIMIT: Final = gauge("queue_limit", "", "Requests that may wait at once; 0: there is no queue.")
+QUEUE_MAX_WAIT: Final = gauge("queue_max_wait_seconds", "", "How long a request may wait: `limits.max_wait`.")
+SLOTS_USED: Final = gauge(
+    "slots_used",
+    "level name",
+    "Slots of a shared limit in use. Levels: global (its name is gateway), model (a route's `models`), upstream; "
+    "each from its first request on.",
+)
+SLOTS_LIMIT: Final = gauge("slots_limit", "level name", "Slots there are at that level; 0: no limit.")
+OVERLOADED: Final = gauge(
+    "overloaded",
+    "cause",
+    "1 while newcomers are refused for `limits.shed`: the event loop is too late (lag), or too much is in memory.",
+)
+STORE_UP: Final = gauge(
+    "limits_store_up",
+    "",
+    "1 while the store that replicas share their limits by answers, as far as it was asked; absent without one.",
+)
+STORE_ASKED: Final = counter(
+    "limits_store_asked_total", "", "Requests that were to be let in by the store, whether it was there or not."
+)
+STORE_RESULTS: Final = counter(
+    "limits_store_results_total",
+    "result",
+    "What came of asking, other than a lease. denied: full, or no room in a rate; timeout: no answer in time; "
+    "failed_open, failed_closed: without the store, let in by this process' own books, or refused.",
+)
+RENEWALS: Final = counter("lease_renewals_total", "result", "Leases renewed at the store: ok, failed.")
+KEYS_REFUSED: Final = counter(
+    "keys_file_refused_total", "", "Times `keys_file` had changed and could not be used; the keys stayed as they were."
+)
 ATTEMPTS: Final = counter(
     "upstream_requests_total", "upstream code", "Exchanges with upstreams, by status class or kind of fault."
 )
@@ -165,7 +203,8 @@ SCRAPE: Final = gauge("scrape_seconds", "", "How long the scrape before this one
 
 METRICS: Final = (
     STARTED, STREAMS, REJECTED, REQUESTS, ACTIVE, LIMIT, STALLED, OLDEST_WAIT, FIRST_TOKEN, FIRST_CHUNK, GAPS,
-    PER_TOKEN, DURATION, OVERHEAD, CHUNKS, BYTES, TOKENS, QUEUE_WAIT, ATTEMPTS, RETRIES, FAILOVERS, UP, CIRCUIT,
-    UPSTREAM_CONNECTIONS, CONNECT, PINGS, CONNECTIONS, BUFFERED, SLOW, BLOCKED, LAG, DRAINING, READY, BUILD, CONFIG,
-    TELEMETRY_DROPPED, LINES_DROPPED, OVERFLOWS, SCRAPE,
+    PER_TOKEN, DURATION, OVERHEAD, CHUNKS, BYTES, TOKENS, QUEUE_WAIT, QUEUE_WAITING, QUEUE_OLDEST, QUEUE_LIMIT,
+    QUEUE_MAX_WAIT, SLOTS_USED, SLOTS_LIMIT, OVERLOADED, STORE_UP, STORE_ASKED, STORE_RESULTS, RENEWALS, KEYS_REFUSED,
+    ATTEMPTS, RETRIES, FAILOVERS, UP, CIRCUIT, UPSTREAM_CONNECTIONS, CONNECT, PINGS, CONNECTIONS, BUFFERED, SLOW,
+    BLOCKED, LAG, DRAINING, READY, BUILD, CONFIG, TELEMETRY_DROPPED, LINES_DROPPED, OVERFLOWS, SCRAPE,
 )  # fmt: skip

@@ -7,19 +7,37 @@ only the difference is added. Counters therefore move while a ten-minute stream 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from streamgate.observe import names
 from streamgate.observe.families import LABEL_SETS, Counts, Distributions, Key
 from streamgate.record import GAP_BOUNDS, Outcome, StreamRecord, Usage
 
-NOBODY = "none"  # the upstream of a stream that ended before it was given one
+NOBODY = "none"  # the upstream of a stream that ended before it was given one; the class of one that has none
 OTHER = "other"  # what a client made up: a path, a method
 
 # Samples of single events that wait to be folded, usually for a quarter of a second.
 COSTS = 4096
 METHODS = frozenset(("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"))
+
+
+class Slots(NamedTuple):
+    """Slots of one shared limit; `limit` 0: none."""
+
+    level: str
+    name: str
+    used: int
+    limit: int
+
+
+class StoreReadings(NamedTuple):
+    """What replicas share their limits by: whether it answers, and what came of asking it since the start."""
+
+    up: bool
+    asked: int = 0
+    results: Mapping[str, int] = {}  # denied, timeout, failed_open, failed_closed
+    renewals: Mapping[str, int] = {}  # of leases; ok, failed
 
 
 class Readings(NamedTuple):
@@ -34,6 +52,14 @@ class Readings(NamedTuple):
     streams_limit: int = 0  # 0: none
     config_hash: str = ""
     telemetry_dropped: Mapping[str, int] = {"traces": 0}  # signal -> how many
+    slots: Sequence[Slots] = ()
+    waiting: Mapping[str, int] = {}  # in the queue, by class
+    oldest_waiting: float = 0.0  # seconds
+    queue_limit: int = 0  # 0: no queue
+    max_wait: float = 0.0  # seconds
+    overloaded: Mapping[str, bool] = {"lag": False, "memory": False}
+    store: StoreReadings | None = None
+    keys_file_refused: int = 0
 
 
 class Thresholds(NamedTuple):
@@ -79,7 +105,7 @@ class Tally:
         self.chunks = Counts(1, cap)  # upstream
         self.bytes = Counts(1, cap)  # upstream; direction
         self.tokens = Counts(2, cap)  # model, upstream; type, source
-        self.queue_wait = Distributions(names.QUEUE_BOUNDS, 0, cap, ())
+        self.queue_wait = Distributions(names.QUEUE_BOUNDS, 1, cap)  # priority
         self.attempts = Counts(1, cap)  # upstream; code
         self.retries = Counts(1, cap)  # upstream; reason
         self.failovers = Counts(1, cap)  # upstream; reason
@@ -120,7 +146,7 @@ class Tally:
             self.answered(record.route, record.method, record.status)
         if record.t_queued and record.t_leased and not mark.leased:
             mark.leased = True
-            self.queue_wait.observe((), max(0.0, record.t_leased - record.t_queued))
+            self.queue_wait.observe((record.priority or NOBODY,), max(0.0, record.t_leased - record.t_queued))
         if record.t_sent and not mark.sent:
             mark.sent = True
             self.overhead.observe(("request",), record.overhead or 0.0)

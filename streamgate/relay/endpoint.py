@@ -49,12 +49,12 @@ class Relay:
             if path.local:
                 await self.models.answer(request, record, scope, receive, send)
                 return
-            clocks = self.means.deadlines[request.route]
             content = Tries(request, record, self.means)
+            settings = pace(request, record, content.allowance.deadlines)
             self.running[record] = content
             try:
                 with self.means.drain.inside(content.drained):
-                    await EventSourceResponse(content, settings=pace(request, record, clocks))(scope, receive, send)
+                    await EventSourceResponse(content, settings=settings)(scope, receive, send)
             finally:
                 del self.running[record]
 

@@ -54,7 +54,7 @@ class Models:
         await response(scope, receive, send)
 
     async def names(self, request: Request) -> list[str]:
-        """Every allowed name, once, in the order of the routes."""
+        """Every name that whoever asks may use, once, in the order of the routes."""
         names = dict.fromkeys(self._table.names())
         asked: dict[str, list[str]] = {}
         for route in self._routes:
@@ -64,7 +64,7 @@ class Models:
                 if upstream not in asked:
                     asked[upstream] = await self._of(self._targets[upstream], request)
                 names |= dict.fromkeys(name for name in asked[upstream] if self._allowed(name, route.upstreams))
-        return list(names)
+        return [name for name in names if request.identity.may(name)]
 
     def _allowed(self, name: str, upstreams: Iterable[str]) -> bool:
         match = self._table.find(name)

@@ -15,7 +15,8 @@ from streamgate.dialects.dialect import Dialect
 from streamgate.dialects.plain import PLAIN_SSE
 from streamgate.errors import BadStatus, Drained, ErrorEvent, Fault, Killed, Refusal
 from streamgate.record import StreamRecord
-from streamgate.relay.headers import own, returned
+from streamgate.relay.headers import Headers, own, returned
+from streamgate.relay.quota import limited
 from streamgate.sse.outlet import Farewell, Outlet
 
 LONGEST_WAIT = 60.0  # s: one SDK sleeps whatever it is told, two others ignore more than 60 and retry at once
@@ -65,7 +66,12 @@ def refuse(refusal: Refusal, record: StreamRecord, family: Family) -> Response:
 
 
 def tell(
-    problem: Refusal | Fault, outlet: Outlet, spoken: Dialect | None, family: Family, record: StreamRecord
+    problem: Refusal | Fault,
+    outlet: Outlet,
+    spoken: Dialect | None,
+    family: Family,
+    record: StreamRecord,
+    quota: Headers = (),
 ) -> Farewell:
     """Tell the client of a problem in whichever way is still open; `spoken` None: a body that is not events.
 
@@ -76,7 +82,8 @@ def tell(
     if not outlet.started:
         body = _passed_on(problem) or _body(words, family, record)
         record.status = words.status
-        outlet.start(words.status, _headers(words, record, body, _upstream_headers(problem, record)))
+        headers = _headers(words, record, body, _upstream_headers(problem, record))
+        outlet.start(words.status, limited(headers, quota))
         return Farewell(body, whole=True)
     record.status = record.status or 200  # an early commit said so
     if spoken is None:

@@ -11,14 +11,16 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio.to_thread
 from starlette.types import Receive, Scope
 
+from streamgate.admission.identity import ANONYMOUS, Identity
 from streamgate.admission.keys import Keys
-from streamgate.clock import monotonic
+from streamgate.admission.pressure import Pressure
+from streamgate.clock import monotonic, wall
 from streamgate.drain import Drain
 from streamgate.errors import Reason, Refusal
 from streamgate.record import StreamRecord
@@ -44,17 +46,21 @@ class Request:
     body: bytes | None
     stream: bool
     route: Route
+    identity: Identity = ANONYMOUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What requests are checked against. `max_body` in bytes; `open_headers` are passed on beside the allow-list."""
+    """What requests are checked against. `max_body` in bytes, and `max_bodies` of the routes that allow less;
+    `forward_headers` are passed on beside the allow-list."""
 
     paths: Paths
     keys: Keys
     routes: RouteTable
     drain: Drain
+    pressure: Pressure = field(default_factory=Pressure)
     max_body: int = 33554432
+    max_bodies: Mapping[Route, int] = field(default_factory=dict)
     forward_headers: frozenset[bytes] = frozenset()
 
 
@@ -79,16 +85,21 @@ def known_path(scope: Scope, record: StreamRecord, policy: Policy) -> Path:
 async def read_request(scope: Scope, receive: Receive, path: Path, record: StreamRecord, policy: Policy) -> Request:
     """Authenticate, read and check one request and find its route. Raises `Refusal`."""
     headers = scope["headers"]
-    record.tenant = policy.keys.tenant(headers)
+    identity = await policy.keys.identify(headers, wall())
+    record.tenant = identity.tenant
     if policy.drain.refusing:
         raise Refusal(Reason.DRAINING, 503, "The gateway is shutting down.", code="gateway_draining", retry_after=1.0)
-    _check_content(headers, path, policy)
-    body = await _read_body(scope, receive, policy.max_body)
+    policy.pressure.check()
+    limit = policy.max_body if not identity.max_body else min(policy.max_body, identity.max_body)
+    _check_content(headers, path, limit)
+    body = await _read_body(scope, receive, limit)
     if path.body is Body.NONE and body:
         raise Refusal(Reason.BAD_REQUEST, 400, "A GET request takes no body.")
     record.t_read = monotonic()
     asked = await _parsed(body) if path.body is Body.JSON else {}
-    route = _route(asked, path, record, policy)
+    route = _route(asked, path, record, policy, identity)
+    if policy.max_bodies and len(body) > policy.max_bodies.get(route, limit):
+        raise _too_large(policy.max_bodies[route])
     record.stream = bool(asked.get("stream", path.streams))
     if route.alias is not None and asked:
         # ASCII, escaped: a lone surrogate is good JSON, but there are no bytes for it in UTF-8.
@@ -96,7 +107,7 @@ async def read_request(scope: Scope, receive: Receive, path: Path, record: Strea
     passed, credentials = forwarded(headers, policy.forward_headers, record.request_id)
     query = scope.get("query_string", b"")
     target = path.template.encode() + (b"?" + query if query else b"")
-    return Request(path, target, passed, credentials, body or None, record.stream, route)
+    return Request(path, target, passed, credentials, body or None, record.stream, route, identity)
 
 
 def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
@@ -106,7 +117,7 @@ def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
     return "req_" + secrets.token_hex(12)
 
 
-def _check_content(headers: list[tuple[bytes, bytes]], path: Path, policy: Policy) -> None:
+def _check_content(headers: list[tuple[bytes, bytes]], path: Path, limit: int) -> None:
     """Judge the body before reading it: kind, coding, and the length it claims."""
     kinds: list[bytes] = []
     for name, value in headers:
@@ -114,8 +125,8 @@ def _check_content(headers: list[tuple[bytes, bytes]], path: Path, policy: Polic
             kinds.append(value)
         elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             raise Refusal(Reason.UNSUPPORTED, 415, "Compressed bodies are not accepted.", code="content_encoding")
-        elif name == b"content-length" and value.isdigit() and int(value) > policy.max_body:
-            raise _too_large(policy.max_body)
+        elif name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise _too_large(limit)
     if len(kinds) > 1:  # two readers may each believe another one
         raise Refusal(Reason.BAD_REQUEST, 400, "The request has more than one content type.", code="content_type")
     if path.body is Body.JSON and b"".join(kinds).partition(b";")[0].strip().lower() != b"application/json":
@@ -160,18 +171,17 @@ async def _parsed(body: bytes) -> dict[str, Any]:
     return asked
 
 
-def _route(asked: Mapping[str, Any], path: Path, record: StreamRecord, policy: Policy) -> Route:
+def _route(asked: Mapping[str, Any], path: Path, record: StreamRecord, policy: Policy, identity: Identity) -> Route:
     model = asked.get("model")
     if model is None:
         if path.needs_model:
             raise _wrong("model", "is required")
-        route = policy.routes.any_route(path.template)
-        if route is None:
-            raise Refusal(Reason.NOT_FOUND, 404, "No route takes this path without a model.", code="unknown_path")
-        return route
+        return _any_route(path, policy, identity)
     if not isinstance(model, str) or not _NAME.fullmatch(model) or not model.isprintable():
         raise _wrong("model", "must be a printable string of at most 256 characters")
     record.model = model
+    if identity.models and not identity.may(model):  # whether it exists or not: a key learns only of its own
+        raise _not_allowed(f"This API key may not use the model {json.dumps(model)}.")
     match = policy.routes.find(model)
     if match is None:
         raise Refusal(
@@ -183,6 +193,20 @@ def _route(asked: Mapping[str, Any], path: Path, record: StreamRecord, policy: P
         )
     record.model_label = match.label
     return match.route
+
+
+def _any_route(path: Path, policy: Policy, identity: Identity) -> Route:
+    """For a request that names no model, or names it where nobody reads."""
+    route = policy.routes.any_route(path.template)
+    if route is None:
+        raise Refusal(Reason.NOT_FOUND, 404, "No route takes this path without a model.", code="unknown_path")
+    if not path.local and not identity.may_all(route.models):
+        raise _not_allowed("This API key may only be used for requests that name a model it is for.")
+    return route
+
+
+def _not_allowed(message: str) -> Refusal:
+    return Refusal(Reason.FORBIDDEN, 403, message, code="model_not_allowed", param="model")
 
 
 def _wrong(param: str, what: str) -> Refusal:

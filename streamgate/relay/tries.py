@@ -8,29 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from streamgate.admission.gate import Gate
+from streamgate.admission.gate import Gate, Lease
 from streamgate.clock import monotonic
 from streamgate.drain import Drain
 from streamgate.errors import BadStatus, Fault, Killed, Reason, Refusal, Stale, Unreachable
 from streamgate.observe.observer import Observer
 from streamgate.record import COMPLETED, Ending, Outcome, Phase, StreamRecord
+from streamgate.relay.allowances import Allowances
 from streamgate.relay.answer import Kind
-from streamgate.relay.attempt import Attempt
-from streamgate.relay.deadlines import Deadlines
-from streamgate.relay.headers import returned
+from streamgate.relay.head import Head
 from streamgate.relay.passage import Passage
 from streamgate.relay.paths import Body
+from streamgate.relay.quota import rate_headers
 from streamgate.relay.reply import tell
 from streamgate.relay.request import Request
 from streamgate.relay.targets import Target, Targets
-from streamgate.routing.table import Route
 from streamgate.sse.interrupt import Interrupted, interrupted_by, unless
-from streamgate.sse.outlet import Farewell, Lost, Outlet, Source
+from streamgate.sse.outlet import Farewell, Lost, Outlet
 from streamgate.upstream.client import Call, Upstreams
 from streamgate.upstream.retry import Again, RetryBudget, RetrySettings, decide
+
+BYTES_PER_TOKEN = 4  # of a request's JSON: what a limit of tokens is charged with until the real count is known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,41 +40,14 @@ class Means:
     """What every relayed stream is given; built once, by the composition root."""
 
     gate: Gate
+    allowances: Allowances
     upstreams: Upstreams
     targets: Targets
     drain: Drain
     observer: Observer
-    deadlines: Mapping[Route, Deadlines]
     retry: RetrySettings
     budget: RetryBudget
     max_event: int
-
-
-class Head:
-    """The response head of a relayed stream: the upstream's, less what does not pass, and ours."""
-
-    __slots__ = ("_outlet", "_record")
-
-    def __init__(self, outlet: Outlet, record: StreamRecord) -> None:
-        self._outlet = outlet
-        self._record = record
-
-    @property
-    def begun(self) -> bool:
-        return self._outlet.started
-
-    def open(self, attempt: Attempt, source: Source) -> None:
-        outlet, record = self._outlet, self._record
-        outlet.attach(source)
-        outlet.beats = attempt.kind is Kind.EVENTS
-        headers, record.upstream_request_id = returned(attempt.headers, record.request_id)
-        record.status = attempt.status
-        if outlet.started:
-            record.status = 200  # an early commit said so
-            return
-        if attempt.length is not None:
-            headers.append((b"content-length", str(attempt.length).encode()))
-        outlet.start(attempt.status, headers)
 
 
 class Tries:
@@ -82,7 +57,9 @@ class Tries:
         self.request = request
         self.record = record
         self.means = means
+        self.allowance = means.allowances.of(request.identity, request.route)
         self.passage: Passage | None = None
+        self._wanted: list[Target] = []
 
     def drained(self) -> None:
         """The drain's time is over: end this stream, wherever it is."""
@@ -100,13 +77,16 @@ class Tries:
         passage = self.passage = self._passage(outlet)
         outlet.on_lost(passage.client_lost)
         self.record.outlet = outlet
+        estimate = len(self.request.body or b"") // BYTES_PER_TOKEN
+        lease = self.means.gate.lease(self.allowance.claim, tokens=estimate, order=self._order)
         try:
-            ending = await self._leased(passage)
+            ending = await self._leased(lease, passage)
         except Refusal as refusal:
             self.record.refusal = refusal
             return self._tell(refusal, passage, outlet)
         finally:
             passage.close()
+            lease.settle(spent(self.record, estimate, answered=_answered(passage)))
             outlet.attach(None)
             outlet.on_lost(self._lost_at_the_end)
         self.record.ending = ending
@@ -114,28 +94,36 @@ class Tries:
             return Farewell(whole=ending.outcome is Outcome.COMPLETED or passage.told)
         return self._tell(ending.fault, passage, outlet)
 
-    async def _leased(self, passage: Passage) -> Ending:
+    async def _leased(self, lease: Lease, passage: Passage) -> Ending:
         """Wait for a lease and use it. Raises Refusal when none was to be had."""
         self.record.phase = Phase.QUEUED
         self.record.t_queued = monotonic()
+        self.record.priority = self.allowance.claim.priority
         try:
-            async with unless(passage.until, self.means.gate.lease()):
+            async with unless(passage.until, lease):
                 self.record.t_leased = monotonic()
                 self.record.phase = Phase.WAITING
                 self.means.observer.started(self.record)
                 try:
-                    return await self._tried(passage)
+                    return await self._tried(lease, passage)
                 except Exception as bug:  # noqa: BLE001 - whatever it is, the client and the books must hear of it
                     passage.crash(bug)
                     return passage.until.result()
         except Interrupted:
             raise _left_the_queue(passage.until.result()) from None
 
-    async def _tried(self, passage: Passage) -> Ending:
+    def _order(self) -> Sequence[str]:
+        """The upstreams, best first, at the moment of the grant; asked for when one of them has a limit."""
+        self._wanted = self.means.targets.order(self.request.route, monotonic())
+        return [target.name for target in self._wanted]
+
+    async def _tried(self, lease: Lease, passage: Passage) -> Ending:
         """Try, and try again as long as nothing semantic has been sent and the rules allow it."""
         means, record = self.means, self.record
         means.budget.note(record.t_leased)
-        order = means.targets.order(self.request.route, record.t_leased)
+        order = self._wanted or means.targets.order(self.request.route, record.t_leased)
+        if lease.upstream:
+            order = sorted(order, key=lambda target: target.name != lease.upstream)
         made = position = 0
         while True:
             target = order[position % len(order)]
@@ -157,10 +145,18 @@ class Tries:
             )
             if again is None:
                 return _given_up(fault)
-            position += again.elsewhere
-            means.observer.retried(record, fault, elsewhere=again.elsewhere)
+            position = await self._next(lease, order, position + again.elsewhere)
+            means.observer.retried(record, fault, elsewhere=order[position % len(order)] is not target)
             if not await self._pause(again, passage):
                 return passage.until.result()
+
+    async def _next(self, lease: Lease, order: Sequence[Target], position: int) -> int:
+        """The position from here on whose upstream has a slot for this lease; where it is has one, in any case."""
+        for ahead in range(position, position + len(order)):
+            name = order[ahead % len(order)].name
+            if name == lease.upstream or not lease.upstream or await lease.move(name):
+                return ahead
+        return position
 
     async def _try(self, target: Target, passage: Passage) -> Fault | None:
         """One try, on a fresh connection if the pooled one proved stale. None: the stream has ended."""
@@ -186,7 +182,7 @@ class Tries:
         tracing = self.means.observer.tracing
         headers = tracing.trying(record, target.name, target.origin.url, target.headers(request))
         call = Call(request.path.method.encode(), request.target, headers, request.body)
-        own = self.means.deadlines[request.route].connect
+        own = self.allowance.deadlines.connect
         connect = target.connect if own is None else own
         opening = self.means.upstreams.open(target.origin, call, passage, fresh=fresh, connect=connect)
         fault: Fault | None = None
@@ -232,9 +228,8 @@ class Tries:
 
     def _passage(self, outlet: Outlet) -> Passage:
         request = self.request
-        head = Head(outlet, self.record)
-        deadlines = self.means.deadlines[request.route]
-        return Passage(outlet, head, request.path.dialect, self.record, deadlines, self.means.max_event)
+        head = Head(outlet, self.record, partial(self.means.gate.quota, self.allowance.claim))
+        return Passage(outlet, head, request.path.dialect, self.record, self.allowance.deadlines, self.means.max_event)
 
     def _lost_at_the_end(self, lost: Lost) -> None:
         """The upstream's part went well, but the client did not take the rest within the send clock."""
@@ -244,7 +239,21 @@ class Tries:
     def _tell(self, problem: Refusal | Fault, passage: Passage, outlet: Outlet) -> Farewell:
         events = passage.kind not in (Kind.BODY, Kind.JSON)
         spoken = self.request.path.dialect if events else None
-        return tell(problem, outlet, spoken, self.request.path.family, self.record)
+        quota = rate_headers(self.means.gate.quota(self.allowance.claim))
+        return tell(problem, outlet, spoken, self.request.path.family, self.record, quota)
+
+
+def spent(record: StreamRecord, estimate: int, *, answered: bool) -> int:
+    """The tokens that a stream used: as its upstream counted them, else about one per event; none when nothing came."""
+    if record.usage is not None:
+        return record.usage.input + record.usage.output
+    return estimate + record.events if answered or record.events else 0
+
+
+def _answered(passage: Passage) -> bool:
+    """Whether the upstream's answer was whole; a relayed 4xx is none of the passage's."""
+    until = passage.until
+    return until.done() and not until.cancelled() and until.result().outcome is Outcome.COMPLETED
 
 
 def _left_the_queue(ending: Ending) -> Refusal:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,11 +22,17 @@ ENVIRON = {name: value for name, value in os.environ.items() if not name.startsw
 PATIENCE = 30
 
 
-def streamgate(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def streamgate(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     command = [sys.executable, "-m", "streamgate", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE, env={**ENVIRON, **environ}, check=False
+        command,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**ENVIRON, **environ},
+        check=False,
     )
 
 
@@ -32,7 +40,7 @@ def test_version_and_help() -> None:
     """The version is the package's; help names every command and option there is, and nothing of later."""
     assert streamgate("--version").stdout.strip() == f"streamgate, version {__version__}"
     top = streamgate("--help").stdout
-    assert all(command in top.split() for command in ("serve", "check", "demo", "top"))
+    assert all(command in top.split() for command in ("serve", "check", "demo", "key", "top"))
     options = streamgate("serve", "--help").stdout
     named = "config upstream listen admin fd drain-timeout lameduck log-format log-level"
     assert all(f"--{option}" in options for option in named.split())
@@ -85,12 +93,37 @@ def test_every_mistake_is_printed_and_the_code_is_2(command: str, tmp_path: Path
         ("serve", "--upstream", "nowhere"),
         ("serve", "--listen", "8080"),
         ("check", "--config", "/nowhere.yaml"),
+        ("key",),
+        ("key", "new", "--name", "two words"),
     ],
 )
 def test_wrong_use_is_code_2(arguments: tuple[str, ...]) -> None:
     """What the command line or the configuration cannot mean is wrong use."""
     done = streamgate(*arguments)
     assert done.returncode == 2 and done.stderr and "Traceback" not in done.stderr
+
+
+def test_key_new_prints_a_key_once_and_lines_for_the_configuration(tmp_path: Path) -> None:
+    """The first line is the key, the rest is YAML that holds its digest alone and is taken as it is."""
+    done = streamgate("key", "new", "--name", "team-a")
+    assert (done.returncode, done.stderr) == (0, "")
+    key, _, lines = done.stdout.partition("\n")
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    assert re.fullmatch(r"sg-[A-Za-z0-9_-]{43}", key) and key not in lines
+    assert yaml.safe_load(lines) == {"keys": [{"name": "team-a", "sha256": digest}]}
+    (tmp_path / "gate.yaml").write_text(lines)
+    assert streamgate("check", "--config", str(tmp_path / "gate.yaml")).returncode == 0
+    assert streamgate("key", "hash", stdin=f"{key}\n").stdout == f"{digest}\n"
+    unnamed = streamgate("key", "new").stdout
+    (entry,) = yaml.safe_load(unnamed.partition("\n")[2])["keys"]
+    assert entry["name"] == f"key-{entry['sha256'][:8]}" and unnamed.partition("\n")[0] != key
+
+
+@pytest.mark.parametrize("given", ["", "\n", "two words\n", "schl\u00fcssel\n"])
+def test_key_hash_takes_one_key(given: str) -> None:
+    """What cannot be a header's key is wrong use, and is not repeated."""
+    done = streamgate("key", "hash", stdin=given)
+    assert (done.returncode, done.stdout) == (2, "") and "two words" not in done.stderr
 
 
 def test_serve_serves_until_it_is_told() -> None:

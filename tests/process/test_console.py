@@ -93,6 +93,28 @@ def test_its_charts_and_numbers_move(page, gateway, told):
     assert told == []
 
 
+def test_limits_and_the_queue_show_what_is_full_and_who_waits(browser, told):
+    """The slots of the gateway and of each level with a limit; who waits by class, and for how long."""
+    with served(
+        play="demo-n100-t20-stall3", STREAMGATE_LIMITS__CONCURRENT="2", STREAMGATE_LIMITS__QUEUE="5",
+        STREAMGATE_LIMITS__MAX_WAIT="60", STREAMGATE_CLOCKS__EARLY_COMMIT="0",
+    ) as gateway:  # fmt: skip
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        told.listen(page)
+        page.goto(gateway.admin)
+        expect(page.locator("#unlimited")).to_be_visible()
+        for number in range(3):  # the head comes at once, also to the one that waits
+            gateway.chat("demo", f"r{number}")
+        row = page.locator("#slots tbody tr")
+        expect(row.locator('td[data-label="name"]')).to_have_text("gateway")
+        expect(row.locator('td[data-label="in use"]')).to_have_text("2")
+        expect(row.locator('td[data-label="full"]')).to_have_text("100 %")
+        expect(page.locator("#queue")).to_have_text(re.compile(r"waiting: 1 interactive, the longest for [\d.]+ s"))
+        expect(page.locator("#troubles")).to_have_text("")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert told == []
+
+
 @pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)])
 def test_it_fits_a_laptop_and_a_phone(browser, gateway, width, height):
     """Nothing sticks out to the side, and every value is on the screen's width with its name."""

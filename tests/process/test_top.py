@@ -43,9 +43,10 @@ def test_once_prints_one_table(gateway):
     gateway.chat("llama-8b", "r-1")
     done = top("--admin", gateway.admin, "--once")
     assert (done.returncode, done.stderr) == (0, "")
-    head, upstreams, empty, heads, row, *rest = done.stdout.splitlines()
+    head, upstreams, limits, empty, heads, row, *rest = done.stdout.splitlines()
     assert head.startswith("streamgate ") and "active 1" in head
-    assert upstreams.startswith("upstreams: ") and heads.startswith("PHASE") and empty == ""
+    assert upstreams.startswith("upstreams: ") and limits == "limits: none"
+    assert heads.startswith("PHASE") and empty == ""
     assert row.split()[0] == "streaming" and "llama-8b" in row
     assert rest in ([], [""])
     assert top("--admin", gateway.admin.removeprefix("http://"), "--once").returncode == 0

@@ -25,11 +25,15 @@ PATIENCE = 40.0  # seconds of load at most; about ten are needed
 WITHOUT_ANSWER = {
     "streamgate-telemetry: Counted under __overflow__": "needs a configuration of 200 names",
     "draining": "nobody drains",
+    "streamgate-saturation: Store of shared limits": "the gateway has no store",
+    "streamgate-saturation: Asked of the store": "the same",
+    "streamgate-saturation: Lease renewals": "the same",
 }
 # The same for what an alert looks at.
 NEVER_SEEN = {
     "streamgate_metric_label_overflow_total": "needs a configuration of 200 names",
     'streamgate_streams_total{outcome="drained"}': "nobody drains",
+    "streamgate_limits_store_up": "the gateway has no store",
     'kube_pod_container_resource_limits{container="streamgate",resource="memory"}': "kube-state-metrics'",
 }
 # Alerts whose fault this load has, `for` and the windows shortened.
@@ -39,6 +43,7 @@ MUST_FIRE = {
     "StreamgateUpstreamDown",
     "StreamgateUpstreamRateLimits",
     "StreamgateRefusals",
+    "StreamgateQueueSaturated",
 }
 # Those whose fault it has not.
 MUST_NOT_FIRE = {
@@ -51,6 +56,9 @@ MUST_NOT_FIRE = {
     "StreamgateVersionSkew",
     "StreamgateLabelOverflow",
     "StreamgateLogsDropped",
+    "StreamgateOverloaded",
+    "StreamgateLimitsStoreDown",
+    "StreamgateKeysFileRefused",
 }
 
 # model: how many events the client reads before it leaves; None: it stays. One wave of load is one request of each.

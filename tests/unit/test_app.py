@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import AsyncIterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from streamgate.admission.ledger import Ledger, Limits
+from streamgate.admission.claim import Bound, Level, Limits
+from streamgate.admission.gate import QueueSettings
+from streamgate.admission.pressure import ShedSettings
 from streamgate.app import (
     Gateway,
-    deadlines_of,
     guard_of,
-    keys_of,
-    limits_of,
     pool_of,
     routes_of,
     target_of,
 )
 from streamgate.control.settings import Clocks, Config, Edge
+from streamgate.control.terms import deadlines_of, max_bodies_of, queue_of, shared_of, shed_of, terms_of, whole
 from streamgate.drain import Drain
 from streamgate.edge.guard import GuardSettings
 from streamgate.observe.observer import Observer
+from streamgate.relay.allowances import RouteTerms
 from streamgate.relay.deadlines import Deadlines
 from streamgate.routing.table import Balance, Route
 
@@ -90,7 +91,12 @@ def test_the_defaults_of_both_places_agree() -> None:
     settings = config()
     assert deadlines_of(settings, routes_of(settings)) == {routes_of(settings)[0]: Deadlines()}
     assert guard_of(settings) == GuardSettings()
-    assert limits_of(settings) == Limits()
+    assert replace(queue_of(settings), priorities=()) == QueueSettings()
+    assert terms_of(settings, routes_of(settings)) == {
+        routes_of(settings)[0]: RouteTerms(name="*", deadlines=Deadlines(), shared=(Bound(Level.GLOBAL, "", Limits()),))
+    }
+    assert shed_of(settings) == ShedSettings()
+    assert shared_of(settings) is None
     assert {field.name for field in fields(Deadlines)} == set(Clocks.model_fields)
     assert set(Edge.model_fields) <= {field.name for field in fields(GuardSettings)}
 
@@ -107,17 +113,20 @@ def test_each_upstream_is_a_target() -> None:
     assert pool_of(settings).connect == 2.0
 
 
-@pytest.mark.parametrize(
-    ("written", "keys"),
-    [
-        (None, {}),
-        ("none", {}),
-        ([{"name": "team", "key": "${A}"}, {"name": "other", "key": "${B}"}], {"team": "sk-a", "other": "sk-b"}),
-    ],
-)
-def test_keys(written: Any, keys: dict[str, str]) -> None:
-    """Open, open on purpose, or a list by name."""
-    assert keys_of(config(keys=written)) == keys
+def test_the_strictest_body_of_a_route_and_its_upstreams_holds() -> None:
+    """A route without a limit is not listed; of two equal ones the first, which is the one that is taken, says it."""
+    limits = [{"name": "a", "url": "http://a.test", "limits": {"max_body": 5000}}, *UPSTREAMS[1:]]
+    written = [
+        {"models": ["x"], "upstreams": ["a", "b"], "limits": {"max_body": 7000}},
+        {"models": ["y"], "upstreams": ["b"], "limits": {"max_body": 3000}},
+        {"models": ["y"], "upstreams": ["b"], "limits": {"max_body": 9000}},
+        {"models": ["z"], "upstreams": ["c"]},
+    ]
+    settings = config(upstreams=limits, routes=written)
+    routes = routes_of(settings)
+    assert max_bodies_of(settings, routes) == {routes[0]: 5000, routes[1]: 3000}
+    settings = config(upstreams=limits)
+    assert list(max_bodies_of(settings, routes_of(settings)).values()) == [5000]
 
 
 def test_limits_and_bounds() -> None:
@@ -127,7 +136,8 @@ def test_limits_and_bounds() -> None:
         edge={"max_head": 2048, "max_body": 4096, "max_connections": 9, "trusted_proxies": ["10.0.0.0/8", "::1"]},
         clocks={"send": 12},
     )
-    assert limits_of(settings) == Limits(concurrent=5, queue=6, max_wait=7.0)
+    assert (queue_of(settings).queue, queue_of(settings).max_wait) == (6, 7.0)
+    assert whole(settings) == Bound(Level.GLOBAL, "", Limits(concurrent=5))
     guard = guard_of(settings)
     assert (guard.max_head, guard.max_body, guard.max_connections, guard.send) == (2048, 4096, 9, 12.0)
     assert guard.trusted_proxies == (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -144,7 +154,7 @@ def served(anyio_backend: Any) -> Any:
         transport = httpx.ASGITransport(app=built.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             yield built, client
-        built.close()
+        await built.close()
 
     return opened
 
@@ -170,7 +180,6 @@ async def test_keys_and_paths_reach_the_relay(served: Any) -> None:
         assert (await client.post("/v1/chat/completions", json={"model": "m"})).status_code == 401
         assert (await client.post("/v1/other", json={})).status_code == 404
         assert (await client.post("/v1/extra", json={})).status_code == 401
-        assert isinstance(built.gate.ledger, Ledger)
         assert built.observer.statistics()["rejected"] == 3
 
 
@@ -204,5 +213,25 @@ async def test_cors_is_answered_before_the_key(served: Any, origins: list[str]) 
 async def test_a_closed_gateway_keeps_no_connection() -> None:
     """What no exchange uses is closed, and nothing is kept from then on."""
     built = gateway()
-    built.close()
+    await built.close()
     assert all(each.pooled == 0 for each in built.upstreams.statistics().values())
+
+
+def test_what_holds_on_a_route() -> None:
+    """The gateway's limits, the route's own where it has any, and its upstreams' when one of them has some."""
+    upstreams = [UPSTREAMS[0] | {"limits": {"concurrent": 3, "max_duration": 50}}, UPSTREAMS[1]]
+    routes = [
+        {"models": ["x", "y*"], "upstreams": ["a", "b"], "limits": {"tokens_per_minute": 9, "max_duration": 70}},
+        {"models": ["z"], "upstreams": ["b"]},
+    ]
+    settings = config(upstreams=upstreams, routes=routes, limits={"requests_per_minute": 5, "max_duration": 60})
+    first, second = terms_of(settings, routes_of(settings)).values()
+    if first.name == "z":
+        first, second = second, first
+    whole_bound = Bound(Level.GLOBAL, "", Limits(requests_per_minute=5))
+    assert first.shared == (whole_bound, Bound(Level.MODEL, "x,y*", Limits(tokens_per_minute=9)))
+    seats = (Bound(Level.UPSTREAM, "a", Limits(concurrent=3)), Bound(Level.UPSTREAM, "b", Limits()))
+    assert first.upstreams == seats
+    assert (first.deadlines.total, first.deadlines.answer) == (50, 50)  # the smallest of all that apply
+    assert (second.shared, second.upstreams) == ((whole_bound,), ())
+    assert (second.deadlines.total, second.deadlines.answer) == (60, 60)

@@ -27,7 +27,7 @@ def made(kind: type[Fault], detail: str = "") -> Fault:
 @pytest.mark.parametrize("kind", FAULTS)
 def test_every_fault_can_be_told(kind: type[Fault]) -> None:
     """An error status, a machine-readable code, the attempt's label, and a sentence that names no internals."""
-    assert kind.status in {500, 502, 503, 504}
+    assert kind.status in {500, 502, 503, 504} or kind is errors.Aborted  # 403: nothing failed
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", kind.code)
     assert re.fullmatch(r"[a-z0-9_]+", kind.kind)
     assert re.fullmatch(r"(The|No) [A-Za-z ,;'/0-9-]+\.", kind.message)
@@ -64,14 +64,17 @@ def test_timeouts_are_504_and_own_faults_are_not_502() -> None:
     assert {kind for kind, status in statuses.items() if status == 504} == {
         errors.ConnectTimeout, errors.FirstTokenTimeout, errors.IdleTimeout, errors.Deadline,
     }  # fmt: skip
-    assert {kind for kind, status in statuses.items() if status == 503} == {errors.Drained, errors.Killed}
+    assert {kind for kind, status in statuses.items() if status == 503} == {
+        errors.Drained, errors.Killed, errors.PluginFailed,
+    }  # fmt: skip
     assert {kind for kind, status in statuses.items() if status == 500} == {errors.Internal}
 
 
 def test_what_is_not_the_upstreams_fault_does_not_eject_it() -> None:
-    """A drain, an operator, our deadline, a stale pooled connection and our own bugs say nothing of its health."""
+    """A drain, an operator, plugins, our deadline, a stale connection and our own bugs say nothing of its health."""
     assert {kind for kind in FAULTS if not kind.ejects} == {
-        errors.Stale, errors.Deadline, errors.Drained, errors.Killed, errors.Internal,
+        errors.Stale, errors.Deadline, errors.Drained, errors.Killed, errors.Internal, errors.Aborted,
+        errors.PluginFailed,
     }  # fmt: skip
 
 
@@ -79,7 +82,7 @@ def test_what_another_try_cannot_mend_is_not_tried_again() -> None:
     """The stream is over, or the answer would be the same."""
     assert {kind for kind in FAULTS if not kind.retryable} == {
         errors.Redirected, errors.EventTooLarge, errors.IdleTimeout, errors.Deadline, errors.Drained, errors.Killed,
-        errors.Internal,
+        errors.Internal, errors.Aborted, errors.PluginFailed,
     }  # fmt: skip
 
 

@@ -31,6 +31,8 @@ SPECIAL = {
     errors.Drained: Outcome.DRAINED,
     errors.Killed: Outcome.KILLED,
     errors.Internal: Outcome.INTERNAL_ERROR,
+    errors.Aborted: Outcome.PLUGIN_ABORT,
+    errors.PluginFailed: Outcome.INTERNAL_ERROR,
 }
 
 

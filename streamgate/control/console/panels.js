@@ -13,6 +13,7 @@ export function render(seen) {
   header(seen);
   numbers(seen);
   fill(at("upstreams"), seen.upstreams.map(upstreamCells));
+  limits(seen);
   streams(seen);
   fill(at("endings"), seen.endings.map(endingCells));
   at("peaceful").hidden = seen.endings.length > 0;
@@ -65,6 +66,31 @@ function upstreamCells(up) {
     { text: `${up.health}${out}`, tone: HEALTH_TONES[up.health] },
     { text: show.phase(up.circuit), tone: CIRCUIT_TONES[up.circuit] },
     show.number(up.failures), show.number(up.tries), show.number(up.active), show.number(up.pooled),
+  ];
+}
+
+const TROUBLES = {
+  lag: "newcomers are refused: the event loop is late",
+  memory: "newcomers are refused: memory",
+  store: "the store of shared limits does not answer",
+};
+
+function limits(seen) {
+  fill(at("slots"), seen.slots.map(slotCells));
+  at("unlimited").hidden = seen.slots.length > 0;
+  const waiting = Object.entries(seen.waiting).filter(([, count]) => count > 0);
+  const classes = waiting.map(([name, count]) => `${show.number(count)} ${name}`).join(", ");
+  at("queue").textContent = classes ? `waiting: ${classes}, the longest for ${show.seconds(seen.longest_wait_s)}` : "";
+  at("troubles").textContent = seen.troubles.map((each) => TROUBLES[each] ?? each).join("; ");
+}
+
+function slotCells(slot) {
+  const full = slot.used / slot.limit;
+  return [
+    slot.level,
+    { text: slot.name, title: slot.name },
+    show.number(slot.used), show.number(slot.limit),
+    { text: `${Math.floor(full * 100)} %`, tone: full >= 1 ? "bad" : full >= 0.85 ? "wait" : "" },
   ];
 }
 

@@ -10,12 +10,13 @@ import pytest
 from structlog.testing import CapturingLogger
 
 from streamgate import errors
-from streamgate.admission.ledger import Limits
+from streamgate.control.admitting import Limits
 from streamgate.control.health import Health
 from streamgate.control.pulse import BAD_ENDINGS, COLUMNS, FIRSTS, INTERVAL, KEPT, Pulse
-from streamgate.control.snapshot import ROWS, Scene, ending_row, quantile, reason
+from streamgate.control.snapshot import LIMITS, ROWS, Scene, ending_row, quantile, reason
 from streamgate.drain import Drain
-from streamgate.observe import Observer
+from streamgate.observe import Observer, Readings
+from streamgate.observe.tally import Slots, StoreReadings
 from streamgate.record import Ending, Outcome, Phase, StreamRecord
 from streamgate.relay.targets import Target, Targets
 from streamgate.routing.ejection import Ejections
@@ -108,6 +109,26 @@ async def test_the_snapshot_says_how_the_gateway_is(staged):
     assert seen["uptime_s"] == 1.0
     upstreams = {up["name"]: (up["health"], up["circuit"], up["failures"], up["ejected_s"]) for up in seen["upstreams"]}
     assert upstreams == {"gpu-a": ("ejected", "open", 5, 29.0), "gpu-b": ("failing", "closed", 1, 0.0)}
+
+
+async def test_the_fullest_limits_come_first_and_what_is_wrong_is_named(staged):
+    """Slots where there is a limit, at most so many; who waits by class; shedding, and a store that is away."""
+    stage = staged()
+    stage.observer.readings = lambda: Readings(
+        slots=[Slots("global", "gateway", 40, 500), Slots("upstream", "gpu-b", 3, 0)]
+        + [Slots("model", f"m{number}", 1 + number % 2, 2) for number in range(LIMITS)],
+        waiting={"interactive": 0, "batch": 4}, oldest_waiting=2.34, overloaded={"lag": True, "memory": False},
+        store=StoreReadings(up=False),
+    )  # fmt: skip
+    seen = stage.beat()
+    assert len(seen["slots"]) == LIMITS
+    assert seen["slots"][0] == {"level": "model", "name": "m1", "used": 2, "limit": 2}
+    assert {row["used"] for row in seen["slots"][LIMITS // 2 :]} == {1}
+    assert (seen["waiting"], seen["longest_wait_s"]) == ({"interactive": 0, "batch": 4}, 2.3)
+    assert seen["troubles"] == ["lag", "store"]
+    stage.observer.readings = Readings
+    seen = stage.beat()
+    assert seen["slots"] == seen["troubles"] == [] and seen["waiting"] == {}
 
 
 async def test_the_stalled_come_first_and_then_the_quietest(staged):

@@ -21,11 +21,18 @@ WAITING = STREAM | {
 }  # fmt: skip
 
 
+SLOTS = [
+    {"level": "model", "name": "llama-*", "used": 2, "limit": 2},
+    {"level": "global", "name": "gateway", "used": 2, "limit": 500},
+]
+
+
 def seen(*streams: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {
         "version": "1.2.3", "uptime_s": 8000.0, "phase": "serving", "ready": True, "active": 2, "limit": 500,
         "queued": 1, "stalled": 1, "upstreams": [{"name": "gpu-a", "health": "ok", "tries": 2}], "total": len(streams),
         "streams": list(streams), "sample": [0, 2, 1.5, 340.0, 2100.0, 1000.0, 0.25],
+        "slots": SLOTS, "waiting": {"batch": 1, "urgent": 0}, "longest_wait_s": 3.21, "troubles": [],
     } | more  # fmt: skip
 
 
@@ -39,6 +46,7 @@ def test_the_lines_say_it_all_in_columns():
             "  ttft 340ms (p95 2.1s)  errors/s 0.2"
         ),
         "upstreams: gpu-a ok (2 tries)",
+        "limits: model llama-* 2/2, gateway 2/500  waiting: batch 1 (the longest 3.2s)",
         "",
         "PHASE                  AGE   TTFT  CHUNKS/S  CHUNKS   LAST  BUFFER  UPSTREAM  MODEL  REQUEST",
         "STALLED              1m15s  340ms        16    1234  1h01m      2K  gpu-a     llama  r1",
@@ -51,7 +59,7 @@ def test_lines_are_cut_and_what_is_missing_is_counted():
     """At the terminal's width, and at so many rows."""
     text = screen.lines(seen(*[STREAM] * 9, total=250), 40, rows=3)
     assert max(map(len, text)) == 40
-    assert (len(text), text[-1]) == (8, "... and 247 more")
+    assert (len(text), text[-1]) == (9, "... and 247 more")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +75,13 @@ def test_the_state_is_told_also_before_and_after_serving(more, word):
     assert word in screen.headline(seen(limit=0, **more))
 
 
+def test_limits_are_told_as_far_as_there_are_any():
+    """No limit, nobody waits, nothing is wrong: one word; what is wrong is in capitals."""
+    quiet: dict[str, Any] = {"slots": [], "waiting": {"batch": 0}, "longest_wait_s": 0.0}
+    assert screen.limits(quiet | {"troubles": []}) == "limits: none"
+    assert screen.limits(quiet | {"troubles": ["lag", "store"]}) == "limits: none  TROUBLE: lag, store"
+
+
 def test_a_strangers_words_move_no_cursor():
     """Control characters are replaced, in what is written and in what is drawn; markup is no markup."""
     text = screen.clean("a\x1b[2Jb\rc\u202e")
@@ -80,7 +95,7 @@ def test_a_strangers_words_move_no_cursor():
 def test_rich_draws_as_many_rows_as_fit_and_leaves_the_terminal_as_it_was():
     """Each snapshot in place of the last, on the alternate screen."""
     output = io.StringIO()
-    console = Console(file=output, width=120, height=10, force_terminal=True)
+    console = Console(file=output, width=120, height=11, force_terminal=True)
     with screen_rich.drawn(console) as show:
         show(seen(*[STREAM] * 9))
     drawn = output.getvalue()

@@ -21,7 +21,7 @@ from streamgate.observe.families import OVERFLOW
 from streamgate.observe.live import Pressure
 from streamgate.observe.metrics import FAMILIES, METRICS, Scrape, copied, estimate, scrape, series
 from streamgate.observe.render import labelled
-from streamgate.observe.tally import Tally
+from streamgate.observe.tally import Slots, StoreReadings, Tally
 from streamgate.record import COMPLETED, Outcome, StreamRecord, Usage
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -35,7 +35,7 @@ def samples(body: bytes, parse=parse_text) -> Samples:
     }
 
 
-def value(seen: Samples, name: str, **labels: str) -> float:
+def value(seen: Samples, name: str, /, **labels: str) -> float:
     return seen[name, tuple(sorted(labels.items()))]
 
 
@@ -125,7 +125,9 @@ async def test_readings_are_asked_at_each_scrape(observer):
     observer.readings = lambda: Readings(
         draining=True, ready=False, connections=5, upstream_connections={("gpu-a", "idle"): 2}, log_lines_dropped=9,
         circuits={"gpu-a": "closed", "gpu-b": "half_open"}, streams_limit=40, config_hash="c0ffee",
-        telemetry_dropped={"traces": 3},
+        telemetry_dropped={"traces": 3}, slots=[Slots("model", "llama-*", 3, 8)], waiting={"batch": 4},
+        oldest_waiting=1.5, queue_limit=20, max_wait=10.0, overloaded={"lag": True, "memory": False},
+        store=StoreReadings(False, 9, {"denied": 2, "timeout": 1}, {"ok": 30, "failed": 0}), keys_file_refused=6,
     )  # fmt: skip
     seen = await scraped(observer)
     assert value(seen, "streamgate_draining") == 1
@@ -134,6 +136,18 @@ async def test_readings_are_asked_at_each_scrape(observer):
     assert value(seen, "streamgate_upstream_connections", upstream="gpu-a", state="idle") == 2
     assert value(seen, "streamgate_log_lines_dropped_total") == 9
     assert value(seen, "streamgate_streams_limit") == 40
+    assert value(seen, "streamgate_slots_used", level="model", name="llama-*") == 3
+    assert value(seen, "streamgate_slots_limit", level="model", name="llama-*") == 8
+    assert value(seen, "streamgate_queue_waiting", priority="batch") == 4
+    assert value(seen, "streamgate_queue_oldest_seconds") == 1.5
+    assert value(seen, "streamgate_queue_limit") == 20
+    assert value(seen, "streamgate_queue_max_wait_seconds") == 10
+    assert [value(seen, "streamgate_overloaded", cause=cause) for cause in ("lag", "memory")] == [1, 0]
+    assert value(seen, "streamgate_limits_store_up") == 0
+    assert value(seen, "streamgate_limits_store_asked_total") == 9
+    assert value(seen, "streamgate_limits_store_results_total", result="denied") == 2
+    assert value(seen, "streamgate_lease_renewals_total", result="ok") == 30
+    assert value(seen, "streamgate_keys_file_refused_total") == 6
     assert value(seen, "streamgate_config_info", hash="c0ffee") == 1
     assert value(seen, "streamgate_telemetry_dropped_total", signal="traces") == 3
     assert [value(seen, "streamgate_upstream_up", upstream=name) for name in ("gpu-a", "gpu-b")] == [1, 0]

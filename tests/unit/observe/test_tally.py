@@ -131,16 +131,24 @@ def test_lease_first_request_and_answer_are_counted_once_each_when_they_have_hap
     tally, record, mark = Tally(), streaming(), Mark()
     record.method = "POST"
     tally.fold(record, mark, 106.0)
-    assert sum(tally.queue_wait.cells[()].counts) == sum(tally.overhead.cells["request",].counts) == 0
+    assert not tally.queue_wait.cells and sum(tally.overhead.cells["request",].counts) == 0
     assert not tally.requests.cells
     record.t_queued, record.t_leased, record.t_sent, record.dialled = 100.501, 102.501, 102.534, 0.03
-    record.status = 200
+    record.status, record.priority = 200, "batch"
     tally.fold(record, mark, 106.0)
     tally.fold(record, mark, 106.0)
-    assert tally.queue_wait.cells[()].total == pytest.approx(2.0)
+    assert tally.queue_wait.cells["batch",].total == pytest.approx(2.0)
     assert tally.overhead.cells["request",].total == pytest.approx(0.004)
     assert sum(tally.overhead.cells["request",].counts) == 1
     assert tally.requests.cells == {("/v1/chat/completions", "POST", "200"): 1}
+
+
+def test_a_wait_without_a_class_is_counted_under_none():
+    """No label is ever empty."""
+    tally, record = Tally(), streaming()
+    record.t_queued = record.t_leased = 101.0
+    tally.fold(record, Mark(), 106.0)
+    assert set(tally.queue_wait.cells) == {(NOBODY,)}
 
 
 @pytest.mark.parametrize(

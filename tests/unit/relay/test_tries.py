@@ -14,12 +14,13 @@ from anyio.lowlevel import checkpoint
 from stage import DONE, ERROR, FINISH, delta
 
 from streamgate import errors
-from streamgate.admission.gate import Gate
-from streamgate.admission.ledger import Ledger, Limits
+from streamgate.admission.claim import Bound, Level, Limits
+from streamgate.admission.gate import Gate, Lease, QueueSettings
 from streamgate.drain import Drain
 from streamgate.errors import Fault, Reason, Refusal
 from streamgate.observe.observer import Observer
 from streamgate.record import COMPLETED, Ending, Outcome, Phase, StreamRecord
+from streamgate.relay.allowances import Allowances, RouteTerms
 from streamgate.relay.deadlines import Deadlines
 from streamgate.relay.paths import KNOWN
 from streamgate.relay.request import Request
@@ -161,8 +162,9 @@ class World:
 
     def __init__(
         self, *scripts: Script | Fault | None, path: bytes = b"/v1/chat/completions", stream: bool = True,
-        retry: RetrySettings | None = None, limits: Limits | None = None, route: Route = ROUTE,
+        retry: RetrySettings | None = None, slots: int = 0, queue: int = 0, route: Route = ROUTE,
         deadlines: Deadlines | None = None, keys: dict[str, Any] | None = None, started: bool = False,
+        seats: tuple[Bound, ...] = (),
     ) -> None:  # fmt: skip
         self.events: list[str] = []
         self.slots_at_leave: list[int] = []
@@ -175,13 +177,15 @@ class World:
         }
         retry = retry or RetrySettings()
         self.ejections = Ejections(targets, EjectionSettings(failures=1))
+        whole = Bound(Level.GLOBAL, "", Limits(concurrent=slots))
+        terms = RouteTerms(name="route", deadlines=deadlines or Deadlines(), shared=(whole,), upstreams=seats)
         self.means = Means(
-            gate=Gate(Ledger(limits or Limits()), time.monotonic),
+            gate=Gate(QueueSettings(queue=queue), time.monotonic),
+            allowances=Allowances({route: terms}),
             upstreams=self,  # type: ignore[arg-type]
             targets=Targets(targets, self.ejections),
             drain=Drain(),
             observer=Observer(log=log),
-            deadlines={route: deadlines or Deadlines()},
             retry=retry,
             budget=RetryBudget(retry),
             max_event=1 << 20,
@@ -197,6 +201,10 @@ class World:
     def open(self, origin: Any, call: Call, receiver: Receiver, **how: Any) -> Exchange:
         self.exchanges.append(Exchange(self, self.scripts.pop(0), origin, call, receiver, **how))
         return self.exchanges[-1]
+
+    def lease(self) -> Lease:
+        """Somebody else's."""
+        return self.means.gate.lease(self.tries.allowance.claim)
 
     @property
     def taken(self) -> int:
@@ -525,9 +533,10 @@ async def test_an_end_from_elsewhere_ends_the_exchange_at_once(
 async def test_a_cancellation_from_outside_goes_through(phase: str) -> None:
     """Exchange and lease are given back, the record shows no ending, and nobody is told anything."""
     scripts, event = PHASES.get(phase, ((), ""))
-    world = World(*scripts, limits=Limits(concurrent=1, queue=1))
+    world = World(*scripts, slots=1, queue=1)
+    other = world.lease()
     if phase == "queued":
-        await world.means.gate.enter()
+        await other.__aenter__()
     task = asyncio.get_running_loop().create_task(world.run())
     while event and event not in world.events:
         await checkpoint()
@@ -537,7 +546,7 @@ async def test_a_cancellation_from_outside_goes_through(phase: str) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     if phase == "queued":
-        world.means.gate.leave()
+        await other.__aexit__(None, None, None)
     assert world.taken == 0 and len(world.means.drain) == 0
     assert world.record.ending is None
     assert world.outlet.source is None
@@ -550,15 +559,15 @@ async def test_a_cancellation_from_outside_goes_through(phase: str) -> None:
 )
 async def test_leaving_the_queue_is_no_stream(how: Callable[[World], None], reason: Reason, status: int) -> None:
     """It is refused by its reason, nothing is tried, and its place is free at once."""
-    world = World(limits=Limits(concurrent=1, queue=1))
-    async with world.means.gate.lease():
+    world = World(slots=1, queue=1)
+    async with world.lease():
         task = asyncio.get_running_loop().create_task(world.run_unchecked())
         for _ in range(5):
             await checkpoint()
         assert world.record.phase is Phase.QUEUED
         how(world)
         await asyncio.wait_for(task, 5)
-        assert isinstance(world.means.gate.ledger, Ledger) and world.means.gate.ledger.waiting == 0
+        assert world.means.gate.ledger.waiting == 0
     assert world.record.refusal is not None and world.record.refusal.reason is reason
     assert world.outlet.status == status and world.exchanges == []
     assert world.means.observer.statistics() == {"active": 0, "live": 0, "started": 0, "ended": 0, "rejected": 1}
@@ -566,8 +575,8 @@ async def test_leaving_the_queue_is_no_stream(how: Callable[[World], None], reas
 
 async def test_a_full_house_is_told() -> None:
     """503 with the reason's word and a time to come back."""
-    world = World(limits=Limits(concurrent=1))
-    async with world.means.gate.lease():
+    world = World(slots=1)
+    async with world.lease():
         farewell = await world.run_unchecked()
     assert world.outlet.status == 503 and b"concurrency" in (farewell.words or b"")
     assert dict(world.outlet.headers)[b"retry-after"] == b"1"
