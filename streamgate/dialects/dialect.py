@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from streamgate.dialects.texts import TextAt, Told
 from streamgate.errors import ErrorEvent, Fault
 from streamgate.record import Usage
 
@@ -54,6 +55,7 @@ class Dialect(Protocol):
 
     name: str
     ping: bytes  # b"" where a heartbeat would be understood as something else
+    tells: bool  # it knows where text is; else `texts` finds none
 
     def scan(self, frame: bytes, seen: Seen) -> int:
         """Classify whole events; stop at the first ERROR or END and say where (`seen.stop`, `seen.end`)."""
@@ -69,4 +71,12 @@ class Dialect(Protocol):
 
     def error_event(self, message: str, *, type: str, code: str | None, param: str | None = None) -> bytes:
         """One whole event, in the form that makes this family's SDKs raise; b"" when there is none."""
+        ...
+
+    def texts(self, payload: bytes, *, whole: bool = False) -> Told:
+        """The text in one event's data, or in a `whole` answer of one JSON body: where, of which choice, what else."""
+        ...
+
+    def text_event(self, payload: bytes, at: TextAt, text: str) -> bytes:
+        """The data of an event of its own with this text of this choice, after the manner of `payload`."""
         ...

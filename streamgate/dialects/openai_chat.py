@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from streamgate.dialects.openai_choices import STRING_REST, Choices
+from streamgate.dialects.texts import Kind, Speech
 
 # Reasoning is progress: a gateway that waited for `content` logged a first token of 183 s for a real 1.2 s.
 SPOKEN: Final = ("content", "reasoning_content", "reasoning", "tool_calls", "refusal", "audio", "function_call")
@@ -28,4 +29,6 @@ def speaks(choice: dict[str, Any]) -> bool:
     return isinstance(delta, dict) and any(map(delta.get, SPOKEN))
 
 
-OPENAI_CHAT: Final = Choices("openai_chat", TOKEN, speaks)
+FIELDS: Final[dict[str, Kind]] = {"content": "content", "reasoning_content": "reasoning", "reasoning": "reasoning"}
+
+OPENAI_CHAT: Final = Choices("openai_chat", TOKEN, speaks, (Speech("delta", FIELDS), Speech("message", FIELDS)))

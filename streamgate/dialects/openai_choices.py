@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from streamgate.dialects.bodies import UNSAID, from_json, said_in, to_json
 from streamgate.dialects.dialect import Seen, Sight
+from streamgate.dialects.texts import SILENT, Speech, TextAt, Told, told
 from streamgate.errors import Empty, ErrorEvent, Fault, Truncated
 from streamgate.record import Usage
 from streamgate.sse.frames import block_end
@@ -68,12 +69,23 @@ def _note(frame: bytes, seen: Seen) -> None:
 
 
 class Choices:
-    """A dialect of events with `choices`: `token` recognises an ordinary one, `speaks` decides on a parsed choice."""
+    """A dialect of events with `choices`: `token` recognises an ordinary one, `speaks` decides on a parsed choice.
 
-    __slots__ = ("_next_token", "_only_token", "_speaks", "name", "ping")
+    `speech` says where a choice has its text, in an event and in a whole answer.
+    """
 
-    def __init__(self, name: str, token: bytes, speaks: Callable[[dict[str, Any]], bool]) -> None:
+    __slots__ = ("_next_token", "_only_token", "_speaks", "_speech", "name", "ping", "tells")
+
+    def __init__(
+        self,
+        name: str,
+        token: bytes,
+        speaks: Callable[[dict[str, Any]], bool],
+        speech: tuple[Speech, Speech] = (SILENT, SILENT),
+    ) -> None:
         self.name = name
+        self.tells = True
+        self._speech = speech
         self.ping = b": ping\n"  # and no blank line: the one form that all of 17 clients survive after an `id:`
         pattern = BEFORE + FIRST + token + AFTER
         self._only_token = re.compile(pattern + rb"\Z", re.VERBOSE).match
@@ -218,6 +230,12 @@ class Choices:
     def error_event(self, message: str, *, type: str, code: str | None, param: str | None = None) -> bytes:
         error = {"message": message, "type": type, "param": param, "code": code}
         return b"data: " + to_json({"error": error}) + b"\n\n"
+
+    def texts(self, payload: bytes, *, whole: bool = False) -> Told:
+        return told(payload, self._speech[whole])
+
+    def text_event(self, payload: bytes, at: TextAt, text: str) -> bytes:
+        return self._speech[0].alone(payload, at, text)
 
 
 def _unusual(token: re.Match[bytes], event: bytes, seen: Seen) -> int:

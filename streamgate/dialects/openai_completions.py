@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from streamgate.dialects.openai_choices import STRING_REST, Choices
+from streamgate.dialects.texts import Speech
 
 TOKEN: Final = rb"""(?:"finish_reason":\ ?null,\ ?|) "text":\ ?"(?!") """ + STRING_REST + rb"""(?:,\ ?"index":\ ?0|)"""
 
@@ -14,4 +15,6 @@ def speaks(choice: dict[str, Any]) -> bool:
     return bool(choice.get("text"))
 
 
-OPENAI_COMPLETIONS: Final = Choices("openai_completions", TOKEN, speaks)
+SPEECH: Final = Speech("", {"text": "content"})
+
+OPENAI_COMPLETIONS: Final = Choices("openai_completions", TOKEN, speaks, (SPEECH, SPEECH))
