@@ -2,14 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UPSTREAM ?=
+PLUGINS := $(wildcard plugins/*/pyproject.toml)
 .DEFAULT_GOAL := help
 
 help:           ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml constraints.txt $(PLUGINS)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]' $(PLUGINS:%/pyproject.toml=-e %)
 	@touch $@
 
 run: .venv/ready    ## serve on 127.0.0.1:8080 (UPSTREAM=http://host:port, else the demo upstream)
@@ -20,7 +21,7 @@ test: .venv/ready   ## the whole test suite, in two processes
 
 check: .venv/ready  ## format, lint, types, import rules: what CI runs
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
-	@$(BIN)/mypy --strict streamgate && $(BIN)/lint-imports
+	@$(BIN)/mypy --strict && $(BIN)/lint-imports
 
 demo: .venv/ready   ## the main job in one go: upstream, gateway, client, and what was measured
 	@$(BIN)/streamgate demo

@@ -34,6 +34,7 @@ CONNECT = "streamgate_upstream_connect_seconds"
 QUEUE = "streamgate_queue_wait_seconds"
 LAG = "streamgate_event_loop_lag_seconds"
 OVERHEAD = "streamgate_overhead_seconds"
+PLUGIN = "streamgate_plugin_seconds"
 SLOTS_USED = "sum by (level, name) (streamgate_slots_used{HERE})"
 SLOTS = "sum by (level, name) (streamgate_slots_limit{HERE})"
 
@@ -237,6 +238,15 @@ SATURATION = dashboard(
               "s", *quantiles(OVERHEAD, 0.5, 0.99, where='HERE, stage="request"')),
         graph("Added per chunk", "From an event read to it written; one of 16 is measured.",
               "s", *quantiles(OVERHEAD, 0.5, 0.99, where='HERE, stage="chunk"')),
+        graph("Plugins: one call", "All hooks but on_event and on_text.",
+              "s", *quantiles(PLUGIN, 0.99, by="plugin, hook")),
+        graph("Plugins: events and text", "Seconds per second. Of a plugin that does not wait: its part of the loop.",
+              "short", (rate("streamgate_plugin_chunk_seconds_total", "plugin, hook"), "{{plugin}} {{hook}}")),
+        graph("Plugins: failures", "stall, stuck: a hook stopped the event loop, and with it every stream.",
+              "cps",
+              (rate("streamgate_plugin_errors_total", "plugin, hook, reason"), "{{plugin}} {{hook}} {{reason}}")),
+        graph("Plugins: breakers", "Replicas by how they stand to it. open: it is not called.", "short",
+              ("sum by (plugin, state) (streamgate_plugin_breaker_state{HERE})", "{{plugin}} {{state}}")),
         graph("CPU", "Cores. One loop uses one at most.",
               "short", ("rate(process_cpu_seconds_total{HERE}[WINDOW])", "{{instance}}")),
         graph("Memory", "Resident.", "bytes", ("process_resident_memory_bytes{HERE}", "{{instance}}")),

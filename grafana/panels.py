@@ -93,9 +93,9 @@ def table(title: str, description: str, unit: str, short: str) -> Json:
 
 
 def quantiles(histogram: str, *each: float, by: str = "", where: str = "HERE") -> list[tuple[str, str]]:
-    """(expression, legend) of a histogram's quantiles, one line per value of the label `by`."""
+    """(expression, legend) of a histogram's quantiles, one line per value of the label `by` (or of several)."""
     labels = f"le, {by}" if by else "le"
-    legend = f" {{{{{by}}}}}" if by else ""
+    legend = "".join(f" {{{{{label}}}}}" for label in by.split(", ") if by)
     return [
         (
             f"histogram_quantile({q}, sum by ({labels}) (rate({histogram}_bucket{{{where}}}[WINDOW])))",

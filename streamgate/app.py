@@ -22,7 +22,9 @@ from streamgate.admission.pressure import Pressure
 from streamgate.control.admin import probe
 from streamgate.control.config import effective
 from streamgate.control.health import Answer, Health
+from streamgate.control.identities import guests_of
 from streamgate.control.keyring import keys_of
+from streamgate.control.plugging import plugins_of
 from streamgate.control.pulse import Pulse
 from streamgate.control.readings import causes_of, refusals_of, slots_of, store_of
 from streamgate.control.settings import Config, Upstream, UpstreamKey
@@ -30,9 +32,13 @@ from streamgate.control.snapshot import Scene
 from streamgate.control.terms import max_bodies_of, queue_of, shared_of, shed_of, terms_of
 from streamgate.drain import Drain
 from streamgate.edge.guard import GuardSettings
+from streamgate.hooks.facade import Gateway as PluginSide
+from streamgate.hooks.loader import load
 from streamgate.observe.choice import tracing_of
+from streamgate.observe.figures import PluginReadings
 from streamgate.observe.lag import resident
 from streamgate.observe.observer import Observer
+from streamgate.observe.plugins import PluginJournal
 from streamgate.observe.tally import Readings, Thresholds
 from streamgate.observe.tracing import Tracing
 from streamgate.relay.allowances import Allowances
@@ -66,10 +72,17 @@ class Gateway:
         self.shared = shared_of(config)
         self.gate = Gate(queue_of(config), clock.monotonic, self.shared)
         self.pressure = Pressure(shed_of(config))
+        self.journal = PluginJournal(observer.tally)
+        self.facades: dict[str, PluginSide] = {}
+        self.plugins = load(plugins_of(config), self._facade, self.journal)
         self.relay = self._relay()
         self.app = self._app()
         self.pulse = Pulse(self._scene())
         self.pulse.start(clocks_of(asyncio.get_running_loop()))
+
+    def _facade(self, name: str) -> PluginSide:
+        facade = self.facades[name] = PluginSide(name)
+        return facade
 
     def _app(self) -> ASGIApp:
         def answered(request: Request, answer: Answer) -> Response:
@@ -104,6 +117,8 @@ class Gateway:
             max_body=config.edge.max_body,
             max_bodies=max_bodies_of(config, self.routes),
             forward_headers=frozenset(name.lower().encode() for name in config.forward_headers),
+            plugins=self.plugins or None,
+            member=guests_of(config),
         )
         retry = RetrySettings(**config.retry.model_dump())
         means = Means(
@@ -152,22 +167,37 @@ class Gateway:
             overloaded=causes_of(self.pressure),
             store=store_of(self.shared),
             keys_file_refused=refusals_of(self.relay.policy.keys),
+            plugins=[
+                PluginReadings(
+                    each.name,
+                    sorted(each.hooks),
+                    each.breaker.state.name.lower(),
+                    self.facades[each.name].metrics.families.values(),
+                )
+                for each in self.plugins.members
+            ],
         )
 
     def lagged(self, seconds: float) -> None:
         """The event loop was so late: four times a second."""
         self.observer.lagged(seconds)
         self.pressure.tick(seconds, resident() if self.pressure.settings.memory else 0)
+        self.journal.tick()
 
     async def start(self) -> None:
-        """Find the store that replicas share, if there is one; without it the gateway starts all the same."""
+        """Find the store that replicas share, if there is one; without it the gateway starts all the same. Raises what
+        a plugin raises that cannot start."""
+        await self.plugins.startup()
         if self.shared is not None:
             await self.shared.store.start()
             self.shared.start()
 
     async def close(self) -> None:
-        """Give back what is left at the store, in a second at most, and close the upstreams' connections."""
+        """Shut the plugins down, give back what is left at the store, in a second at most, and close the upstreams'
+        connections."""
         self.pulse.close()
+        await self.plugins.shutdown()
+        self.journal.close()
         self.gate.close()
         if self.shared is not None:
             await self.shared.close()
@@ -196,6 +226,7 @@ def routes_of(config: Config) -> list[Route]:
             balance=Balance(route.balance),
             clocks=route.clocks.model_dump(exclude_none=True),
             paths=route.paths,
+            plugins=route.plugins,
         )
         for route in config.routes
     ]

@@ -1,4 +1,4 @@
-"""The commands: serve, check, demo, top, key.
+"""The commands: serve, check, plugins, demo, top, key.
 
 Exit codes: 0 ended as asked, 1 failed, 2 wrong use or wrong configuration, 3 drained but streams were cut. What a
 command needs is imported when it runs, so that `--help` and `--version` answer at once.
@@ -61,6 +61,20 @@ def check(file: Path | None) -> None:
     from streamgate.control.config import effective  # noqa: PLC0415
 
     click.echo(effective(config), nl=False)
+
+
+@main.command()
+@_config_option
+def plugins(file: Path | None) -> None:
+    """List the plugins: what is installed, with hooks and settings, and what is configured, in order."""
+    from streamgate.control.listing import configured_page, installed_page  # noqa: PLC0415
+    from streamgate.hooks.finding import installed  # noqa: PLC0415
+
+    there = installed()
+    click.echo(installed_page(there))
+    click.echo(configured_page(_load(file, {})), nl=False)
+    if any(plugin.problem for plugin in there):
+        sys.exit(WRONG)
 
 
 @main.command()

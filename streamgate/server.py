@@ -28,7 +28,7 @@ from streamgate.dialects.bodies import error_body, family_of
 from streamgate.drain import Drain
 from streamgate.edge import sockets
 from streamgate.edge.guard import Census, GuardSettings, guard_factory
-from streamgate.errors import Reason, Refusal
+from streamgate.errors import Reason, Refusal, StreamgateError
 from streamgate.observe import logs
 from streamgate.observe.exposition import SWITCH_INTERVAL, Exposition
 from streamgate.observe.lag import LagTicker
@@ -54,7 +54,7 @@ def serve(config: Config, *, fd: int | None = None) -> int:
             return WRONG
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(config, fd, output))
-    except ValueError as exc:  # an address that cannot be listened on
+    except (ValueError, StreamgateError) as exc:  # an address that cannot be listened on, a plugin that cannot start
         structlog.get_logger().error("startup_failed", error=str(exc))
         return FAILED
     finally:
@@ -250,6 +250,7 @@ class _Uvicorn(uvicorn.Server):
                 timeout_keep_alive=int(guard.keep_alive),
             )
         )
+        self.servers = []  # until it has started
         self._ticks: asyncio.Task[None] | None = None
 
     async def start(self, listening: list[socket.socket]) -> None:

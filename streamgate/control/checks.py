@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from streamgate.control.admitting import DEFAULT_PRIORITIES
 from streamgate.control.problems import Path
 from streamgate.control.values import Address
+from streamgate.hooks.loader import name_of
 
 OPEN_TO_ALL = (
     "expected a choice, because {listen} can be reached from other machines: listen on loopback (127.0.0.1), "
@@ -46,6 +47,7 @@ def check(tree: Mapping[str, Any], present: Installed = installed) -> Iterator[F
     for key, what in (("upstreams", "upstream"), ("keys", "key"), ("tenants", "tenant"), ("priorities", "priority")):
         yield from _repeated(tree, key, what)
     yield from _route_upstreams(tree)
+    yield from _route_plugins(tree)
     yield from _key_priorities(tree)
     yield from _reserved(tree)
     yield from _clients_keys(tree)
@@ -90,6 +92,16 @@ def _route_upstreams(tree: Mapping[str, Any]) -> Iterator[Finding]:
         for at, name in _texts(route.get("upstreams")):
             if name not in names:
                 yield Finding(("routes", index, "upstreams", at), f"expected the name of an upstream ({known})")
+
+
+def _route_plugins(tree: Mapping[str, Any]) -> Iterator[Finding]:
+    written = [item.get("name") or name_of(str(item.get("use", ""))) for _, item in _items(tree, "plugins")]
+    names = {name for name in written if isinstance(name, str) and name}
+    known = ", ".join(sorted(names)) or "there is none"
+    for index, route in _items(tree, "routes"):
+        for at, name in _texts(route.get("plugins")):
+            if name not in names:
+                yield Finding(("routes", index, "plugins", at), f"expected the name of a plugin ({known})")
 
 
 def _key_priorities(tree: Mapping[str, Any]) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from streamgate.control.checks import check
 from streamgate.control.expected import problems_of
 from streamgate.control.keys_file import read_keys
 from streamgate.control.observing import Observe
+from streamgate.control.plugging import plugged, plugins_of
 from streamgate.control.problems import ConfigError, Problem
 from streamgate.control.settings import (
     Admin,
@@ -54,6 +55,7 @@ __all__ = [
     "UpstreamKey",
     "effective",
     "load",
+    "plugins_of",
 ]
 
 
@@ -72,11 +74,13 @@ def load(file: FilePath | None, environ: Mapping[str, str], flags: Mapping[str, 
     # `listen` has a default that matters to the checks; nothing else they look at has one.
     findings = check({"listen": str(Config().listen), "admin": {"listen": str(Admin().listen)}, **layer.tree})
     problems += [layer.problem(found.path, found.expected, blame=found.blame) for found in findings]
+    plugins = plugged(layer.tree, environ)
+    problems += [layer.problem(path, expected) for path, expected in plugins.wrong]
     if config is not None and config.keys_file is not None:
         problems += _wrong_in_keys_file(config, environ)
     if problems or config is None:
         raise ConfigError(sorted(problems, key=lambda problem: (problem.source, problem.line or 0)))
-    return config
+    return plugins.into(config)
 
 
 def _wrong_in_keys_file(config: Config, environ: Mapping[str, str]) -> Sequence[Problem]:

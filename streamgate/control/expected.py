@@ -9,9 +9,11 @@ from pydantic_core import ErrorDetails
 from streamgate.control.problems import Path, Problem
 from streamgate.control.sources import Layer
 
+ABSENT = "expected this key: it has no default"
+
 # pydantic's kinds of error in the words of this file's readers; the rest of its messages are fit to be shown.
 EXPECTED = {
-    "missing": "expected this key: it has no default",
+    "missing": ABSENT,
     "extra_forbidden": "expected a known key: this one does not exist",
     "invalid_key": "expected a known key: this one does not exist",
     "model_type": "expected a map",
@@ -21,10 +23,21 @@ EXPECTED = {
     "string_too_long": "expected at most {max_length} characters",
     "string_pattern_mismatch": "expected text that matches {pattern}",
     "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "decimal_parsing": "expected a number",
+    "decimal_type": "expected a number",
     "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
     "int_from_float": "expected a whole number",
     "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "dict_type": "expected a map",
+    "list_type": "expected a list",
+    "set_type": "expected a list",
+    "frozen_set_type": "expected a list",
     "finite_number": "expected a finite number",
+    "greater_than": "expected more than {gt}",
+    "less_than": "expected less than {lt}",
     "greater_than_equal": "expected {ge} or more",
     "less_than_equal": "expected {le} or less",
     "literal_error": "expected {expected}",
@@ -34,12 +47,17 @@ EXPECTED = {
 
 
 def problems_of(details: list[ErrorDetails], layer: Layer) -> Iterator[Problem]:
+    return (layer.problem(path, expected) for path, expected in spoken(details))
+
+
+def spoken(details: list[ErrorDetails]) -> Iterator[tuple[Path, str]]:
+    """Each mistake's path, and what was expected there."""
     paths = [_path(detail) for detail in details]
     for detail, path in zip(details, paths, strict=True):
         # A list whose only item is wrong is also reported as too short.
         inside = any(len(other) > len(path) and other[: len(path)] == path for other in paths)
         if detail["type"] != "too_short" or not inside:
-            yield layer.problem(path, _expected(detail))
+            yield path, _expected(detail)
 
 
 def _path(detail: ErrorDetails) -> Path:
@@ -49,7 +67,8 @@ def _path(detail: ErrorDetails) -> Path:
 
 def _expected(detail: ErrorDetails) -> str:
     context = {name: _short(value) for name, value in detail.get("ctx", {}).items()}
-    return EXPECTED.get(detail["type"], detail["msg"]).format(**context)
+    words = EXPECTED.get(detail["type"])
+    return detail["msg"] if words is None else words.format(**context)
 
 
 def _short(value: object) -> object:

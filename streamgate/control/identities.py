@@ -78,6 +78,20 @@ def members_of(config: Config) -> Callable[[str, str | None], Identity]:
     return member
 
 
+def guests_of(config: Config) -> Callable[[str, str, Sequence[str], str], Identity]:
+    """Who a plugin says is asking: a tenant, perhaps one of its people, the models and the class. Only its tenant has
+    limits; `:` is in no key's name."""
+    tenants = _tenants(config)
+    classes = [each.name for each in config.priorities]
+
+    def guest(tenant: str, name: str, models: Sequence[str], priority: str) -> Identity:
+        named = priority if priority in classes else classes[0]
+        identity = _identity(f"plugin:{name or tenant}", tenant, named, NO_LIMITS, tenants.get(tenant, NO_LIMITS))
+        return replace(identity, models=tuple(models))
+
+    return guest
+
+
 def ceilings(config: Config, own: LevelLimits, upstreams: Sequence[str]) -> tuple[int, float]:
     """The largest body (bytes) and longest time (s) of a stream on a route, whoever asks; 0: no limit."""
     levels = [own, *(up.limits for up in config.upstreams if up.name in upstreams)]

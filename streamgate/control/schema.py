@@ -28,6 +28,8 @@ file, defaults. `streamgate check --config FILE` reports every mistake at once a
   variable, also inside a longer text, or `"file:/run/secrets/key"`. A secret written out is an error. Secrets are never
   printed.
 - **Unknown keys, keys written twice and values of the wrong type** are errors.
+- **Settings of plugins** are checked by the plugins, which are imported for that; `streamgate plugins` lists what is
+  installed, with hooks and settings, and what of it is configured.
 - Times are in seconds, sizes in bytes.
 - `--upstream URL` (repeatable) replaces `upstreams`; each is named after its host and port, with `auth: client` unless
   clients need a key (`keys`, `keys_file`, `jwt`).
@@ -51,9 +53,11 @@ INTRO = {
     "PriorityClass": "`priorities[]`",
     "Shed": "`limits.shed`",
     "Claims": "`jwt.claims`",
+    "PluginEntry": "`plugins[]`",
     "Tracing": "`observe.tracing`",
     "Slo": "`observe.slo`",
 }
+WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "object": "map"}
 
 
 def schema() -> dict[str, Any]:
@@ -77,13 +81,13 @@ def _section(name: str, model: dict[str, Any], models: dict[str, Any]) -> Iterat
     yield "| key | what | default | meaning |\n| --- | --- | --- | --- |"
     required = model.get("required", ())
     for key, value in model["properties"].items():
-        default = "required" if key in required else _default(value.get("default"))
-        yield f"| `{key}` | {_kind(value)} | {default} | {_meaning(value, models)} |"
+        default = "required" if key in required else default_of(value)
+        yield f"| `{key}` | {kind_of(value)} | {default} | {meaning_of(value, models)} |"
     yield ""
 
 
-def _meaning(value: dict[str, Any], models: dict[str, Any]) -> str:
-    """A key's description; a map's own one, when the key has none beside it."""
+def meaning_of(value: dict[str, Any], models: dict[str, Any]) -> str:
+    """A key's description; a map's own one, when the key has none beside it. `models` are the schema's $defs."""
     return str(
         value.get("description") or models.get(value.get("$ref", "").rpartition("/")[2], {}).get("description", "")
     )
@@ -94,37 +98,42 @@ def _sentence(model: dict[str, Any]) -> str:
     return " ".join(str(model.get("description", "")).split())
 
 
-def _default(value: Any) -> str:
-    if isinstance(value, dict):
+def default_of(value: dict[str, Any]) -> str:
+    """A value's default, as YAML in backquotes."""
+    default = value.get("default")
+    if value.get("uniqueItems") and isinstance(default, list):
+        default = sorted(default, key=str)  # a set's, which has no order
+    if "$ref" in value and isinstance(default, dict):
         return "as below"
-    return f"`{yaml.safe_dump(value, default_flow_style=True).removesuffix('...').strip().removesuffix('...').strip()}`"
+    written = yaml.safe_dump(default, default_flow_style=True, width=1000).strip().removesuffix("...").strip()
+    return f"`{written}`"
 
 
-def _kind(value: dict[str, Any]) -> str:
+def kind_of(value: dict[str, Any]) -> str:
     """A value's type and range, in words."""
     if "$ref" in value:
         return "map, see below"
     for union in ("anyOf", "oneOf"):
         if union in value:
-            return " or ".join(dict.fromkeys(_kind(option) for option in value[union]))
+            return " or ".join(dict.fromkeys(kind_of(option) for option in value[union]))
     if "const" in value:
         return f"`{value['const']}`"
     if "enum" in value:
         return ", ".join(f"`{option}`" for option in value["enum"])
     if value.get("writeOnly"):
         return "reference to a secret"
-    if value["type"] == "array":
-        return f"list of {_kind(value['items'])}"
-    return _bounded(value)
+    if value.get("type") == "array":
+        return f"list of {kind_of(value['items'])}" if value.get("items") else "list"
+    return _bounded(value) if "type" in value else "anything"
 
 
 def _bounded(value: dict[str, Any]) -> str:
-    words = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
-    text = words.get(value["type"], value["type"])
-    low, high = value.get("minimum"), value.get("maximum")
+    text = WORDS.get(value["type"], value["type"])
+    low, above, high = (value.get(bound) for bound in ("minimum", "exclusiveMinimum", "maximum"))
     if low is not None and high is not None:
         return f"{text}, {low} to {high}"
-    return text if low is None else f"{text}, {low} or more"
+    bounds = [(f"more than {above}", above), (f"{low} or more", low), (f"{high} or less", high)]
+    return ", ".join([text, *(words for words, bound in bounds if bound is not None)])
 
 
 def written() -> dict[str, str]:

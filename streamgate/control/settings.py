@@ -1,7 +1,7 @@
 """Every key of the configuration: its meaning, default and range. Times in seconds, sizes in bytes.
 
-Who may stream, and how much, is in `admitting`; logs and traces are in `observing`. The reference page and the JSON
-schema in docs/ are generated from these files. What holds between keys is in `checks`.
+Who may stream, and how much, is in `admitting`; logs and traces are in `observing`, plugins in `plugging`. The
+reference page and the JSON schema in docs/ are generated from these files. What holds between keys is in `checks`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     Discriminator,
     Field,
     SerializerFunctionWrapHandler,
@@ -29,6 +28,7 @@ from streamgate.control.admitting import (
 )
 from streamgate.control.base import Settings
 from streamgate.control.observing import Observe
+from streamgate.control.plugging import PluginEntry, PluginName
 from streamgate.control.values import (
     Address,
     ApiPath,
@@ -188,18 +188,15 @@ class Route(Settings):
     clocks: RouteClocks = Field(default=RouteClocks(), description="Clocks that differ from `clocks`.")
     paths: Annotated[tuple[ApiPath, ...], _LAX] = Field(default=(), description="Only for these paths; empty: for all.")
     limits: LevelLimits = Field(default=NO_LIMITS, description="What all requests of the route are allowed, together.")
+    plugins: Annotated[tuple[PluginName, ...], _LAX] | None = Field(
+        default=None, description="Names of the plugins that see its requests; null: all of them, []: none."
+    )
 
 
 class Cors(Settings):
     """Browsers on other origins."""
 
     origins: Annotated[tuple[Origin, ...], _LAX] = Field(default=(), description="Origins that may call, or `*`.")
-
-
-def _no_plugins(written: Any) -> Any:
-    if written not in ([], ()):
-        raise ValueError("expected an empty list: plugins are not built yet")
-    return written
 
 
 class Config(Settings):
@@ -237,8 +234,8 @@ class Config(Settings):
     priorities: Annotated[tuple[PriorityClass, ...], Field(min_length=1, strict=False)] = Field(
         default=DEFAULT_PRIORITIES, description="Classes of requests in the queue."
     )
-    plugins: Annotated[tuple[str, ...], _LAX, BeforeValidator(_no_plugins)] = Field(
-        default=(), description="Not built yet."
+    plugins: Annotated[tuple[PluginEntry, ...], _LAX] = Field(
+        default=(), description="What else sees requests and streams, in this order."
     )
     observe: Observe = Field(default=Observe(), description="Logs and traces.")
 

@@ -15,7 +15,7 @@ from streamgate.clock import monotonic
 from streamgate.errors import PluginFailed, Reason, Refusal
 from streamgate.hooks import checks
 from streamgate.hooks.ended import ended_of
-from streamgate.hooks.faults import refusal_of
+from streamgate.hooks.faults import NotStarted, refusal_of
 from streamgate.hooks.member import SKIPPED, Journal, Member
 from streamgate.hooks.spec import Stream
 from streamgate.hooks.values import Answer, Identity, Refuse, Request, RequestHead, ResponseHead, UpstreamRequest
@@ -41,12 +41,16 @@ class Plugins:
         return bool(self.members)
 
     async def startup(self) -> None:
-        """Start each; raises what a plugin raised (those before it are shut down)."""
+        """Start each. Raises `NotStarted` when one cannot (those before it are shut down)."""
         if self.members:
             self._watchdog.start()
         try:
             for member in self.members:
-                await _within(STARTUP, member.plugin.startup)
+                try:
+                    await _within(STARTUP, member.plugin.startup)
+                except Exception as bug:
+                    why = "it took too long" if isinstance(bug, TimeoutError) else str(bug)
+                    raise NotStarted(f"plugin {member.name} cannot start: {type(bug).__name__}: {why}") from bug
                 self._started.append(member)
         except BaseException:
             await self.shutdown()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from streamgate.errors import PluginFailed, Reason, Refusal
+from streamgate.errors import PluginFailed, Reason, Refusal, StreamgateError
 from streamgate.hooks.values import Refuse
+
+
+class NotStarted(StreamgateError):
+    """A plugin's `startup` failed: the gateway does not start."""
+
 
 WAIT = 5.0  # s: a breaker tries again after 30, other replicas may be well at once
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,23 +17,25 @@ from streamgate.hooks.watchdog import Running
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from pydantic_core import ErrorDetails
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 Path = tuple[str | int, ...]
+Reading = Callable[["list[ErrorDetails]"], Iterable[tuple[Path, str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginConfig:
     """One entry of `plugins`. `name` "" is the entry point's, or the class's; `budget` in seconds; `routes` are globs
-    of models, empty for all; `fail` None leaves it to the plugin."""
+    of models, empty for all; `fail` None leaves it to the plugin; `settings` are as written, or validated already."""
 
     use: str
     name: str = ""
     fail: Fail | None = None
     budget: float = 1.0
     routes: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] | BaseModel = field(default_factory=dict)
 
 
 class PluginProblem(NamedTuple):
@@ -60,8 +62,22 @@ class Chosen(NamedTuple):
     config: PluginConfig
 
 
-def check(configs: Sequence[PluginConfig], points: Found = found) -> list[Chosen]:
-    """Find every plugin and validate its settings; nothing is made yet. Raises `PluginError` with all mistakes."""
+def plainly(details: list[ErrorDetails]) -> Iterable[tuple[Path, str]]:
+    """What is wrong with settings, in pydantic's words; the messages alone: a value may be a key."""
+    return [(wrong["loc"], wrong["msg"]) for wrong in details]
+
+
+def check(
+    configs: Sequence[PluginConfig],
+    points: Found = found,
+    *,
+    context: Mapping[str, Any] | None = None,
+    reading: Reading = plainly,
+) -> list[Chosen]:
+    """Find every plugin and validate its settings; nothing is made yet. Raises `PluginError` with all mistakes.
+
+    `context` is what the settings' validators are given: `environ`, for references. `reading` says what they found.
+    """
     chosen: list[Chosen] = []
     problems: list[PluginProblem] = []
     names: set[str] = set()
@@ -71,10 +87,10 @@ def check(configs: Sequence[PluginConfig], points: Found = found) -> list[Chosen
         except NotUsable as why:
             problems.append(PluginProblem((position, "use"), str(why)))
             continue
-        name = config.name or _name_of(config.use)
+        name = config.name or name_of(config.use)
         wrong = [*_wrong_name(name, names), *_wrong_hooks(kind, config)]
         names.add(name)
-        settings, more = _validated(kind, config.settings)
+        settings, more = _validated(kind, config.settings, context, reading)
         wrong += more
         problems += [PluginProblem((position, *problem.path), problem.expected) for problem in wrong]
         if not wrong:
@@ -107,14 +123,19 @@ def load(
     return Plugins(members, journal, running)
 
 
-def _name_of(use: str) -> str:
+def name_of(use: str) -> str:
+    """What a plugin is called when the configuration does not say it."""
     return _HUMP.sub("_", use.rpartition(":")[2]).lower().replace("-", "_")
 
 
 def _wrong_name(name: str, taken: set[str]) -> list[PluginProblem]:
-    if not _NAME.fullmatch(name):
-        return [PluginProblem(("name",), "lower case letters, digits and underscores, a letter first, 40 at most")]
-    return [PluginProblem(("name",), f"there already is a plugin {name}")] if name in taken else []
+    if not NAME.fullmatch(name):
+        return [
+            PluginProblem(("name",), "expected lower case letters, digits and underscores, a letter first, 40 at most")
+        ]
+    return (
+        [PluginProblem(("name",), f"expected another name: there already is a plugin {name}")] if name in taken else []
+    )
 
 
 def _wrong_hooks(kind: type[Plugin], config: PluginConfig) -> list[PluginProblem]:
@@ -125,25 +146,29 @@ def _wrong_hooks(kind: type[Plugin], config: PluginConfig) -> list[PluginProblem
         if hook in hooks and inspect.iscoroutinefunction(getattr(kind, hook)) and not kind.waits
     ]
     if not hooks:
-        problems.append(PluginProblem(("use",), "a plugin with at least one hook"))
+        problems.append(PluginProblem(("use",), "expected a plugin with at least one hook"))
     if config.fail not in (None, "open", "closed"):
-        problems.append(PluginProblem(("fail",), "open or closed"))
+        problems.append(PluginProblem(("fail",), "expected open or closed"))
     if not 0 < config.budget <= 60:
-        problems.append(PluginProblem(("budget",), "more than 0 and at most 60 seconds"))
+        problems.append(PluginProblem(("budget",), "expected more than 0 and at most 60 seconds"))
     return problems
 
 
-def _validated(kind: type[Plugin], given: Mapping[str, Any]) -> tuple[BaseModel | None, list[PluginProblem]]:
+def _validated(
+    kind: type[Plugin], given: Mapping[str, Any] | BaseModel, context: Mapping[str, Any] | None, reading: Reading
+) -> tuple[BaseModel | None, list[PluginProblem]]:
     from pydantic import ValidationError  # noqa: PLC0415 - only where there are plugins
 
     model = settings_of(kind)
     if model is None:
-        return None, [PluginProblem(("settings",), "none: this plugin has no settings")] if given else []
+        return None, [PluginProblem(("settings",), "expected none: this plugin has no settings")] if given else []
+    if isinstance(given, model):
+        return given, []
     try:
-        return model.model_validate(dict(given)), []
+        return model.model_validate(dict(given), context=context), []
     except ValidationError as error:
-        # The messages alone: a value may be a key.
-        return None, [PluginProblem(("settings", *wrong["loc"]), wrong["msg"]) for wrong in error.errors()]
+        found_wrong = reading(error.errors(include_url=False))
+        return None, [PluginProblem(("settings", *path), expected) for path, expected in found_wrong]
 
 
 def _dotted(path: Path) -> str:

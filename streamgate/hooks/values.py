@@ -212,13 +212,15 @@ Kind = Literal["content", "reasoning"]
 class Text(NamedTuple):
     """Text of one choice that has not been released yet: what was kept the last time, and what came since.
 
-    `final`: nothing comes after it, because the choice or the stream ends; all of it must be released now.
+    `final`: nothing comes after it, because the choice or the stream ends; all of it must be released now. `field` is
+    where it stands in the API's own words: two fields of one choice are two texts, even of one kind.
     """
 
     choice: int
     kind: Kind
     pending: str
     final: bool
+    field: str = ""
 
 
 class Kept(NamedTuple):

@@ -59,6 +59,20 @@ class Counts(Family):
         cells[key] = cells.get(key, 0) + amount
 
 
+class Sums(Family):
+    """The cells of a counter that is no whole number: seconds."""
+
+    __slots__ = ("cells",)
+
+    def __init__(self, open: int, cap: int = LABEL_SETS) -> None:
+        super().__init__(open, cap)
+        self.cells: dict[Key, float] = {}
+
+    def add(self, key: Key, amount: float) -> None:
+        key = key if key in self.cells else self.settled(key)
+        self.cells[key] = self.cells.get(key, 0.0) + amount
+
+
 class Exemplar(NamedTuple):
     """One value of a histogram, the trace it came with, and when: seconds since the epoch."""
 

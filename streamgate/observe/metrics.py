@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from streamgate import __version__
 from streamgate.errors import Reason
 from streamgate.observe import names
 from streamgate.observe.families import LABEL_SETS, Distribution, Distributions, Key
+from streamgate.observe.figures import FAMILIES_SHOWN, LONGEST, PluginReadings
 from streamgate.observe.live import Pressure
 from streamgate.observe.names import METRICS, Named
 from streamgate.observe.observer import Observer
+from streamgate.observe.plugins import CHUNK_HOOKS, WRONGS
 from streamgate.observe.tally import Readings, StoreReadings
 from streamgate.record import Outcome
 
@@ -44,6 +46,9 @@ FAMILIES = {
     "failovers": names.FAILOVERS,
     "connects": names.CONNECT,
     "lag": names.LAG,
+    "plugin_calls": names.PLUGIN_CALLS,
+    "plugin_chunks": names.PLUGIN_CHUNKS,
+    "plugin_errors": names.PLUGIN_ERRORS,
 }
 STATES = ("closed", "open", "half_open")
 
@@ -72,7 +77,7 @@ def copied(observer: Observer, pressure: Pressure, took: float = 0.0) -> Scrape:
             named = FAMILIES[name]._replace(bounds=family.bounds)
             distributions[named] = {key: cell.copy() for key, cell in family.cells.items()}
         else:
-            numbers[FAMILIES[name]] = family.cells.copy()
+            numbers[FAMILIES[name]] = dict(family.cells)
     numbers[names.OVERFLOWS] = {
         (FAMILIES[name].name,): family.overflowed for name, family in families.items() if family.overflowed
     }
@@ -81,17 +86,19 @@ def copied(observer: Observer, pressure: Pressure, took: float = 0.0) -> Scrape:
     readings = observer.readings()
     numbers |= of_streams(observer, pressure) | of_upstreams(readings) | of_server(readings)
     numbers |= of_admission(readings) | of_store(readings.store)
+    numbers |= of_plugins(readings.plugins, numbers)
     numbers[names.SCRAPE] = {(): took}
-    return Scrape(numbers, distributions)
+    own = observer.shelf.copied(readings.plugins)
+    return Scrape(numbers | own.numbers, distributions | own.distributions)
 
 
-def with_zeros(cells: Mapping[Key, float], words: Iterable[str]) -> Mapping[Key, float]:
-    """Beside each cell those of the same label set with another last word, at 0.
+def with_zeros(cells: Mapping[Key, float], words: Iterable[str], also: Iterable[Key] = ()) -> Mapping[Key, float]:
+    """Beside each cell those of the same label set with another last word, at 0; `also`, the same of these label sets.
 
     `rate()` sees no increase in a series that is born at 1: the first failure of an upstream would not show.
     """
     last = [str(word) for word in words]
-    return {(*named, word): 0 for named in {key[:-1] for key in cells} for word in last} | dict(cells)
+    return {(*named, word): 0 for named in {key[:-1] for key in cells} | set(also) for word in last} | dict(cells)
 
 
 def of_streams(observer: Observer, pressure: Pressure) -> dict[Named, Mapping[Key, float]]:
@@ -142,6 +149,20 @@ def of_store(store: StoreReadings | None) -> dict[Named, Mapping[Key, float]]:
     }
 
 
+def of_plugins(
+    plugins: Sequence[PluginReadings], counted: Mapping[Named, Mapping[Key, float]]
+) -> dict[Named, Mapping[Key, float]]:
+    """What was counted of them, with zeros for what their hooks have not done yet, and their breakers."""
+    hooks = [(plugin.name, hook) for plugin in plugins for hook in plugin.hooks]
+    return {
+        names.PLUGIN_CHUNKS: {key: 0 for key in hooks if key[1] in CHUNK_HOOKS} | dict(counted[names.PLUGIN_CHUNKS]),
+        names.PLUGIN_ERRORS: with_zeros(counted[names.PLUGIN_ERRORS], WRONGS, hooks),
+        names.PLUGIN_BREAKER: {
+            (plugin.name, each): int(each == plugin.breaker) for plugin in plugins for each in STATES
+        },
+    }
+
+
 def of_server(readings: Readings) -> dict[Named, Mapping[Key, float]]:
     return {
         names.CONNECTIONS: {(): readings.connections},
@@ -175,6 +196,9 @@ def document() -> str:
         "$model": series({"model", "outcome_class"}),
         "$upstream": series({"upstream"}),
         "$class": series({"priority"}),
+        "$hook": series({"plugin", "hook"}),
+        "$families": FAMILIES_SHOWN,
+        "$longest": LONGEST,
         "$sixty": f"{estimate(60):,}",
         "$cap": LABEL_SETS,
     }.items():
@@ -217,14 +241,21 @@ fast enough can only be read off a bound. `le` is written as `2.0`, never as `2`
   configured classes, `none` where a request has no class.
 - A scrape has `streamgate_slots_used` and the streams of one moment: the global level's are the streams that are not
   `queued`, less those whose last bytes are on their way (`ending`), which have given their slots back.
+- `streamgate_plugin_seconds` / its count is what a call of a hook takes. An event is too short for a histogram of its
+  own: `streamgate_plugin_chunk_seconds_total` has what streams spent in `on_event` and `on_text`, added when they end.
+  Of a plugin that does not wait, its rate is the part of the event loop that the plugin takes: 1 is all of it.
+- A hook that never gives the event loop back stops `/metrics` as well: the log line `plugin_stuck` names it.
+- What plugins count themselves is here as `streamgate_plugin_<plugin>_<name>`: at most $families metrics of a plugin,
+  of 100 label sets each (the rest is under `other`), label values cut at $longest characters. A metric is left out
+  where its name is that of another one; the log line `plugin_metric_left_out` says so.
 - OpenMetrics has exemplars with a `trace_id` on the buckets of first token and duration, of streams whose trace is
   kept; Prometheus stores them with `--enable-feature=exemplar-storage`.
 
 ## How many series
 
 A histogram is a series per bucket and three more. Each pair of a model and an upstream that served it is $pair
-series, each model $model more per outcome class, each upstream $upstream, each class of the queue $class; counters and
-gauges add about a tenth. 60
+series, each model $model more per outcome class, each upstream $upstream, each class of the queue $class, each hook of
+a plugin $hook; counters and gauges add about a tenth. 60
 models with an upstream each are about $sixty series; above 100 models, give patterns in `routes` and let them share
 a label. Rendering is done in a thread of its own and holds the event loop for less than 5 ms at 7,000 series.
 """

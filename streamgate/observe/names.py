@@ -26,6 +26,8 @@ PER_TOKEN_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 
 OVERHEAD_BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 QUEUE_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 CONNECT_BOUNDS = (0.0005, 0.0015, 0.0043, 0.0126, 0.0368, 0.108, 0.316, 0.924, 2.71, 8.0)
+# The last two a plain hook should never see: a tenth of a second is a stall of all streams, a second the usual budget.
+PLUGIN_BOUNDS = (0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0)
 LAG_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -186,6 +188,28 @@ LAG: Final = times(
     "How late the event loop was, four times a second; below 1 ms is the timers' own grain.",
     LAG_BOUNDS,
 )
+PLUGIN_CALLS: Final = times(
+    "plugin_seconds",
+    "plugin hook",
+    "One call of a plugin's hook, waits included; on_event and on_text are in streamgate_plugin_chunk_seconds_total.",
+    PLUGIN_BOUNDS,
+)
+PLUGIN_CHUNKS: Final = counter(
+    "plugin_chunk_seconds_total",
+    "plugin hook",
+    "Time in on_event and on_text, all calls together, waits included; of streams that have ended.",
+)
+PLUGIN_ERRORS: Final = counter(
+    "plugin_errors_total",
+    "plugin hook reason",
+    "What hooks did wrong. error: raised; timeout: took longer than its budget; garbage: answered with something else; "
+    "stall: kept the event loop for 0.1 s; stuck: has been keeping it for 1 s. A call may count under several.",
+)
+PLUGIN_BREAKER: Final = gauge(
+    "plugin_breaker_state",
+    "plugin state",
+    "1 for the state it is in: closed, open (the plugin is not called), half_open (called once, to see).",
+)
 DRAINING: Final = gauge("draining", "", "1 from the moment a drain begins.")
 READY: Final = gauge("ready", "", "1 while /readyz answers 200.")
 BUILD: Final = gauge("build_info", "version python", "Always 1; what is running.")
@@ -206,5 +230,6 @@ METRICS: Final = (
     PER_TOKEN, DURATION, OVERHEAD, CHUNKS, BYTES, TOKENS, QUEUE_WAIT, QUEUE_WAITING, QUEUE_OLDEST, QUEUE_LIMIT,
     QUEUE_MAX_WAIT, SLOTS_USED, SLOTS_LIMIT, OVERLOADED, STORE_UP, STORE_ASKED, STORE_RESULTS, RENEWALS, KEYS_REFUSED,
     ATTEMPTS, RETRIES, FAILOVERS, UP, CIRCUIT, UPSTREAM_CONNECTIONS, CONNECT, PINGS, CONNECTIONS, BUFFERED, SLOW,
-    BLOCKED, LAG, DRAINING, READY, BUILD, CONFIG, TELEMETRY_DROPPED, LINES_DROPPED, OVERFLOWS, SCRAPE,
+    BLOCKED, LAG, PLUGIN_CALLS, PLUGIN_CHUNKS, PLUGIN_ERRORS, PLUGIN_BREAKER, DRAINING, READY, BUILD, CONFIG,
+    TELEMETRY_DROPPED, LINES_DROPPED, OVERFLOWS, SCRAPE,
 )  # fmt: skip

@@ -21,6 +21,7 @@ from streamgate.errors import Fault, Reason, Refusal
 from streamgate.observe import lines
 from streamgate.observe.context import Header
 from streamgate.observe.families import LABEL_SETS
+from streamgate.observe.figures import Shelf
 from streamgate.observe.live import Pressure
 from streamgate.observe.tally import COSTS, Mark, Readings, Tally, Thresholds
 from streamgate.observe.tracing import Tracing, Untraced
@@ -92,6 +93,7 @@ class Observer:
         self.on_ended: Callable[[StreamRecord, Outcome, bool], None] | None = None
         self._log = log if log is not None else structlog.get_logger().bind()
         self._chatty = chatty
+        self.shelf = Shelf(self._log)
         self.tracing: Tracing = tracing or Untraced()
 
     # What the path says.

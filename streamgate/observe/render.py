@@ -55,9 +55,12 @@ class Renderer:
 
 
 def heading(named: Named, *, openmetrics: bool) -> bytes:
-    """HELP and TYPE; OpenMetrics names a counter's family without its suffix."""
+    """HELP and TYPE; OpenMetrics names a counter's family without its suffix, and escapes quotes, too."""
     name = named.name.removesuffix("_total") if openmetrics and named.kind == "counter" else named.name
-    return f"# HELP {name} {named.help}\n# TYPE {name} {named.kind}\n".encode()
+    said = named.help.replace("\\", "\\\\")
+    if openmetrics:
+        said = said.replace('"', '\\"')
+    return f"# HELP {name} {said}\n# TYPE {name} {named.kind}\n".encode()
 
 
 def beginnings(named: Named, key: Key) -> Iterator[str]:

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from streamgate.observe import names
-from streamgate.observe.families import LABEL_SETS, Counts, Distributions, Key
+from streamgate.observe.families import LABEL_SETS, Counts, Distributions, Key, Sums
+from streamgate.observe.figures import PluginReadings
 from streamgate.record import GAP_BOUNDS, Outcome, StreamRecord, Usage
 
 NOBODY = "none"  # the upstream of a stream that ended before it was given one; the class of one that has none
@@ -60,6 +61,7 @@ class Readings(NamedTuple):
     overloaded: Mapping[str, bool] = {"lag": False, "memory": False}
     store: StoreReadings | None = None
     keys_file_refused: int = 0
+    plugins: Sequence[PluginReadings] = ()  # as configured
 
 
 class Thresholds(NamedTuple):
@@ -111,6 +113,9 @@ class Tally:
         self.failovers = Counts(1, cap)  # upstream; reason
         self.connects = Distributions(names.CONNECT_BOUNDS, 1, cap)  # upstream
         self.lag = Distributions(names.LAG_BOUNDS, 0, cap, ())
+        self.plugin_calls = Distributions(names.PLUGIN_BOUNDS, 2, cap)  # plugin, hook
+        self.plugin_chunks = Sums(2, cap)  # plugin, hook
+        self.plugin_errors = Counts(2, cap)  # plugin, hook; reason
         self.pings = 0
         self.blocked = 0.0
         self.costs = array("d")  # every record's; no object for each, and folded before it is large
@@ -200,9 +205,9 @@ class Tally:
         """Count one HTTP request by its answer."""
         self.requests.add((route or OTHER, method if method in METHODS else OTHER, str(status)))
 
-    def families(self) -> dict[str, Counts | Distributions]:
+    def families(self) -> dict[str, Counts | Sums | Distributions]:
         """Every capped family, by the name of its attribute."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, Counts | Distributions)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, Counts | Sums | Distributions)}
 
 
 def merged(bounds: tuple[float, ...], threshold: float) -> tuple[float, ...]:

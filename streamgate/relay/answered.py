@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from contextlib import aclosing, closing, nullcontext
 
 from streamgate.errors import PluginFailed
 from streamgate.hooks.member import where
@@ -12,7 +12,7 @@ from streamgate.hooks.values import Answer
 from streamgate.record import Ending
 from streamgate.relay.hooked import Opener
 from streamgate.relay.passage import Passage
-from streamgate.sse.event import ensure_bytes
+from streamgate.sse.event import ServerSentEvent, ensure_bytes, event_bytes
 from streamgate.sse.interrupt import Interrupted, interrupted_by
 
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
@@ -61,7 +61,7 @@ class Answered:
             return
         async with aclosing(_awaited(self._answer.events)) as events:
             async for event in events:
-                passage.feed(ensure_bytes(event, "\n"))
+                passage.feed(_written(event))
                 await self._flowing.wait()
 
     async def _settled(self, passage: Passage) -> None:
@@ -72,10 +72,20 @@ class Answered:
 
 
 async def _awaited(events: Iterable[object] | AsyncIterable[object]) -> AsyncGenerator[object, None]:
+    """All of them; a generator is closed at the end, whatever ends it."""
     if isinstance(events, AsyncIterable):
-        async for event in events:
-            yield event
+        async with aclosing(events) if isinstance(events, AsyncGenerator) else nullcontext():
+            async for event in events:
+                yield event
         return
-    for event in events:
-        yield event
-        await asyncio.sleep(0)  # noqa: TID251 - the other streams' turn
+    with closing(events) if isinstance(events, Generator) else nullcontext():
+        for event in events:
+            yield event
+            await asyncio.sleep(0)  # noqa: TID251 - the other streams' turn
+
+
+def _written(event: object) -> bytes:
+    """A line end of its own only if the plugin asks for it: what is around it ends its lines with LF."""
+    if isinstance(event, ServerSentEvent):
+        return event_bytes(event.sep or "\n", event.data, event.event, event.id, event.retry, event.comment)
+    return ensure_bytes(event, "\n")

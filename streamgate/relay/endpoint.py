@@ -1,7 +1,7 @@
 """The whole life of one stream, from the request's head to its outcome. Read this first.
 
     observer.stream()    outermost: sees every ending, exactly once
-    read_request         authenticate, read, check, find the route; a Refusal is answered and counted
+    read_request         authenticate, read, check, find the route, ask plugins; a Refusal is answered and counted
     Tries                the content: lease, tries, passage, all inside `into(outlet)`
     EventSourceResponse  the client's side: outlet, disconnect, heartbeat, send clock, farewell
 
@@ -18,6 +18,7 @@ from streamgate.dialects.bodies import Family, family_of
 from streamgate.errors import Reason, Refusal
 from streamgate.observe.observer import Observer
 from streamgate.record import StreamRecord
+from streamgate.relay.consulted import is_refusal, refused_by
 from streamgate.relay.deadlines import Deadlines
 from streamgate.relay.headers import own
 from streamgate.relay.models import Models
@@ -40,23 +41,27 @@ class Relay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self.observer.stream(scope["headers"]) as record:
+            hooks = self.policy.plugins.stream(record) if self.policy.plugins is not None else None
             try:
                 path = known_path(scope, record, self.policy)
-                request = await read_request(scope, receive, path, record, self.policy)
-            except Refusal as refusal:
-                await self._refused(refusal, record, scope, receive, send)
-                return
-            if path.local:
-                await self.models.answer(request, record, scope, receive, send)
-                return
-            content = Tries(request, record, self.means)
-            settings = pace(request, record, content.allowance.deadlines)
-            self.running[record] = content
-            try:
+                request = await read_request(scope, receive, path, record, self.policy, hooks)
+                if path.local:
+                    await self.models.answer(request, record, scope, receive, send)
+                    return
+                if request.answer is not None and is_refusal(request.answer):
+                    await refused_by(request.answer, record)(scope, receive, send)
+                    return
+                content = Tries(request, record, self.means, hooks)
+                settings = pace(request, record, content.allowance.deadlines)
+                self.running[record] = content
                 with self.means.drain.inside(content.drained):
                     await EventSourceResponse(content, settings=settings)(scope, receive, send)
+            except Refusal as refusal:
+                await self._refused(refusal, record, scope, receive, send)
             finally:
-                del self.running[record]
+                self.running.pop(record, None)
+                if hooks is not None:
+                    await hooks.ended()
 
     async def _refused(
         self, refusal: Refusal, record: StreamRecord, scope: Scope, receive: Receive, send: Send

@@ -29,7 +29,7 @@ FAIR: Final = 0.005  # s of hooks in one turn of the event loop, after which the
 TURN_LASTS: Final = 0.01  # s: two reads closer than this are taken to be of one turn
 # A JSON answer longer than this is not held: one of 32,000 tokens has a quarter of it.
 WHOLE: Final = 1024 * 1024
-# The client is not there to hear what is still held.
+# The client is not there to read what is still held.
 _UNHEARD: Final = frozenset((Outcome.CLIENT_CLOSED, Outcome.CLIENT_GAVE_UP, Outcome.SLOW_CLIENT))
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ class Hooked:
 
     async def finish(self, ending: Ending) -> Ending:
         """Release what is held, when somebody is there to read it; how the stream ended, plugins considered."""
-        if self._outlet.lost is None and ending.outcome not in _UNHEARD:
+        if self._heard(ending):
             try:
                 await self._last(ending)
             except (Abort, PluginFailed) as fault:
@@ -128,6 +128,10 @@ class Hooked:
             if stage.spent:
                 stage.member.journal.spent(stage.member.name, stage.hook, stage.spent)
         return self.ending or ending
+
+    def _heard(self, ending: Ending) -> bool:
+        """The client is there to read what is still to come."""
+        return self._outlet.lost is None and ending.outcome not in _UNHEARD
 
     async def _last(self, ending: Ending) -> None:
         if self._held is not None:

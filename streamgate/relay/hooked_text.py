@@ -130,7 +130,7 @@ class TextStage:
         half = ""
         if not final and pending and "\ud800" <= pending[-1] <= "\udbff":
             pending, half = pending[:-1], pending[-1]
-        out, keep = await self._asked(Text(at.choice, at.kind, pending, final)) if pending else ("", 0)
+        out, keep = await self._asked(Text(at.choice, at.kind, pending, final, at.field)) if pending else ("", 0)
         if keep or half:
             self._held[at.choice, at.field] = Held(pending[len(pending) - keep :], half, at, block)
         return out

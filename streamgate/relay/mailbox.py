@@ -65,11 +65,12 @@ class WaitingHooked(Hooked):
             self._put(frame)
 
     async def finish(self, ending: Ending) -> Ending:
-        try:
-            async with asyncio.timeout(LATEST):
-                await self._idle.wait()
-        except TimeoutError:
-            self._fail(PluginFailed(f"hooks were {LATEST} s behind when the stream ended"))
+        if self._heard(ending):  # else a hook's wait is given up with the task
+            try:
+                async with asyncio.timeout(LATEST):
+                    await self._idle.wait()
+            except TimeoutError:
+                self._fail(PluginFailed(f"hooks were {LATEST} s behind when the stream ended"))
         return await super().finish(ending)
 
     def _put(self, mail: Attempt | bytes) -> None:

@@ -23,7 +23,10 @@ from streamgate.admission.pressure import Pressure
 from streamgate.clock import monotonic, wall
 from streamgate.drain import Drain
 from streamgate.errors import Reason, Refusal
+from streamgate.hooks.chain import Plugins, StreamHooks
+from streamgate.hooks.values import Answer
 from streamgate.record import StreamRecord
+from streamgate.relay.consulted import Member, identity_by, raw, request_for
 from streamgate.relay.headers import forwarded
 from streamgate.relay.paths import Body, Path, Paths
 from streamgate.relay.strict_json import BadJson, parse
@@ -47,6 +50,7 @@ class Request:
     stream: bool
     route: Route
     identity: Identity = ANONYMOUS
+    answer: Answer | None = None  # a plugin's, in place of an upstream's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,8 @@ class Policy:
     max_body: int = 33554432
     max_bodies: Mapping[Route, int] = field(default_factory=dict)
     forward_headers: frozenset[bytes] = frozenset()
+    plugins: Plugins | None = None  # None: there are none
+    member: Member | None = None  # with plugins: what they say of who asks, as an identity
 
 
 def known_path(scope: Scope, record: StreamRecord, policy: Policy) -> Path:
@@ -82,10 +88,15 @@ def known_path(scope: Scope, record: StreamRecord, policy: Policy) -> Path:
     return path
 
 
-async def read_request(scope: Scope, receive: Receive, path: Path, record: StreamRecord, policy: Policy) -> Request:
+async def read_request(
+    scope: Scope, receive: Receive, path: Path, record: StreamRecord, policy: Policy, hooks: StreamHooks | None = None
+) -> Request:
     """Authenticate, read and check one request and find its route. Raises `Refusal`."""
     headers = scope["headers"]
-    identity = await policy.keys.identify(headers, wall())
+    identity = None
+    if policy.plugins is not None and policy.member is not None:
+        identity = await identity_by(policy.plugins, scope, path, record, policy.member)
+    identity = identity or await policy.keys.identify(headers, wall())
     record.tenant = identity.tenant
     if policy.drain.refusing:
         raise Refusal(Reason.DRAINING, 503, "The gateway is shutting down.", code="gateway_draining", retry_after=1.0)
@@ -100,6 +111,16 @@ async def read_request(scope: Scope, receive: Receive, path: Path, record: Strea
     route = _route(asked, path, record, policy, identity)
     if policy.max_bodies and len(body) > policy.max_bodies.get(route, limit):
         raise _too_large(policy.max_bodies[route])
+    answer = None
+    if hooks is not None and not path.local:
+        hooks.routed(record.model, route.plugins)
+        given = request_for(path, record, headers, asked if path.body is Body.JSON else None, body)
+        said = await hooks.request(given)
+        if isinstance(said, Answer):
+            answer = said
+        elif said is not given:
+            headers, asked, body = raw(said.headers), _checked(dict(said.json or {})), said.body
+            route = _route(asked, path, record, policy, identity)
     record.stream = bool(asked.get("stream", path.streams))
     if route.alias is not None and asked:
         # ASCII, escaped: a lone surrogate is good JSON, but there are no bytes for it in UTF-8.
@@ -107,7 +128,7 @@ async def read_request(scope: Scope, receive: Receive, path: Path, record: Strea
     passed, credentials = forwarded(headers, policy.forward_headers, record.request_id)
     query = scope.get("query_string", b"")
     target = path.template.encode() + (b"?" + query if query else b"")
-    return Request(path, target, passed, credentials, body or None, record.stream, route, identity)
+    return Request(path, target, passed, credentials, body or None, record.stream, route, identity, answer)
 
 
 def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
@@ -166,6 +187,10 @@ async def _parsed(body: bytes) -> dict[str, Any]:
         asked = await anyio.to_thread.run_sync(parse, body) if len(body) > OFF_LOOP else parse(body)
     except BadJson as exc:
         raise Refusal(Reason.BAD_REQUEST, 400, str(exc), code="invalid_json") from None
+    return _checked(asked)
+
+
+def _checked(asked: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(asked.get("stream", False), bool) and asked["stream"] is not None:
         raise _wrong("stream", "must be true or false")
     return asked

@@ -15,20 +15,28 @@ from functools import partial
 from streamgate.admission.gate import Gate, Lease
 from streamgate.clock import monotonic
 from streamgate.drain import Drain
-from streamgate.errors import BadStatus, Fault, Killed, Reason, Refusal, Stale, Unreachable
+from streamgate.errors import Fault, Killed, Refusal, Stale, Unreachable
+from streamgate.hooks.chain import StreamHooks
 from streamgate.observe.observer import Observer
 from streamgate.record import COMPLETED, Ending, Outcome, Phase, StreamRecord
 from streamgate.relay.allowances import Allowances
 from streamgate.relay.answer import Kind
+from streamgate.relay.answered import Answered
+from streamgate.relay.attempt import Opening
+from streamgate.relay.consulted import amended
 from streamgate.relay.head import Head
+from streamgate.relay.headers import own
+from streamgate.relay.hooked import Hooked
+from streamgate.relay.mailbox import hooked
 from streamgate.relay.passage import Passage
 from streamgate.relay.paths import Body
 from streamgate.relay.quota import rate_headers
 from streamgate.relay.reply import tell
 from streamgate.relay.request import Request
 from streamgate.relay.targets import Target, Targets
+from streamgate.relay.verdicts import answered_whole, blames_upstream, code_of, given_up, left_the_queue, spent
 from streamgate.sse.interrupt import Interrupted, interrupted_by, unless
-from streamgate.sse.outlet import Farewell, Lost, Outlet
+from streamgate.sse.outlet import Farewell, Lost, Outlet, Sink
 from streamgate.upstream.client import Call, Upstreams
 from streamgate.upstream.retry import Again, RetryBudget, RetrySettings, decide
 
@@ -53,12 +61,14 @@ class Means:
 class Tries:
     """One stream: its lease, and as many exchanges as it takes until one has something to say."""
 
-    def __init__(self, request: Request, record: StreamRecord, means: Means) -> None:
+    def __init__(self, request: Request, record: StreamRecord, means: Means, hooks: StreamHooks | None = None) -> None:
         self.request = request
         self.record = record
         self.means = means
         self.allowance = means.allowances.of(request.identity, request.route)
+        self.hooks = hooks
         self.passage: Passage | None = None
+        self._chosen: Sequence[str] | None = None  # upstreams, by plugins
         self._wanted: list[Target] = []
 
     def drained(self) -> None:
@@ -74,47 +84,76 @@ class Tries:
         return True
 
     async def into(self, outlet: Outlet) -> Farewell:
-        passage = self.passage = self._passage(outlet)
+        head = Head(outlet, self.record, partial(self.means.gate.quota, self.allowance.claim))
+        step = hooked(self.hooks, outlet, head, self.request.path.dialect, self.record) if self.hooks else None
+        passage = self.passage = self._passage(step or outlet, step or head)
         outlet.on_lost(passage.client_lost)
         self.record.outlet = outlet
         estimate = len(self.request.body or b"") // BYTES_PER_TOKEN
         lease = self.means.gate.lease(self.allowance.claim, tokens=estimate, order=self._order)
         try:
-            ending = await self._leased(lease, passage)
+            if step is None:
+                ending = await self._leased(lease, passage, head)
+            else:
+                ending = await self._hooked(step, lease, passage, head)
         except Refusal as refusal:
             self.record.refusal = refusal
             return self._tell(refusal, passage, outlet)
         finally:
             passage.close()
-            lease.settle(spent(self.record, estimate, answered=_answered(passage)))
+            lease.settle(spent(self.record, estimate, answered=answered_whole(passage)))
             outlet.attach(None)
             outlet.on_lost(self._lost_at_the_end)
         self.record.ending = ending
-        if ending.fault is None or passage.told:
-            return Farewell(whole=ending.outcome is Outcome.COMPLETED or passage.told)
+        told = passage.told and (step is None or step.ending is None)
+        if ending.fault is None or told:
+            return Farewell(whole=ending.outcome is Outcome.COMPLETED or told)
         return self._tell(ending.fault, passage, outlet)
 
-    async def _leased(self, lease: Lease, passage: Passage) -> Ending:
+    async def _hooked(self, step: Hooked, lease: Lease, passage: Passage, head: Head) -> Ending:
+        """The same with plugins that listen; what they hold back goes out when the lease has been given back."""
+        step.attach(passage)
+        async with step:
+            try:
+                ending = await self._leased(lease, passage, head)
+            except Refusal as refusal:  # raised inside, the step's task group would wrap it
+                refused = refusal
+            else:
+                return await step.finish(ending)
+        raise refused
+
+    async def _leased(self, lease: Lease, passage: Passage, head: Head) -> Ending:
         """Wait for a lease and use it. Raises Refusal when none was to be had."""
         self.record.phase = Phase.QUEUED
         self.record.t_queued = monotonic()
         self.record.priority = self.allowance.claim.priority
         try:
+            if self.hooks is not None:
+                with interrupted_by(passage.until):
+                    self._chosen = await self.hooks.upstreams(self._order())
+                self._order()
             async with unless(passage.until, lease):
                 self.record.t_leased = monotonic()
                 self.record.phase = Phase.WAITING
                 self.means.observer.started(self.record)
                 try:
+                    if self.request.answer is not None:
+                        await Answered(self.request.answer).into(passage, head, own(self.record.request_id))
+                        return passage.until.result()
                     return await self._tried(lease, passage)
                 except Exception as bug:  # noqa: BLE001 - whatever it is, the client and the books must hear of it
                     passage.crash(bug)
                     return passage.until.result()
         except Interrupted:
-            raise _left_the_queue(passage.until.result()) from None
+            raise left_the_queue(passage.until.result()) from None
 
     def _order(self) -> Sequence[str]:
         """The upstreams, best first, at the moment of the grant; asked for when one of them has a limit."""
-        self._wanted = self.means.targets.order(self.request.route, monotonic())
+        targets = self.means.targets
+        if self._chosen is None:
+            self._wanted = targets.order(self.request.route, monotonic())
+        else:
+            self._wanted = [targets[name] for name in self._chosen]
         return [target.name for target in self._wanted]
 
     async def _tried(self, lease: Lease, passage: Passage) -> Ending:
@@ -132,7 +171,7 @@ class Tries:
             if fault is None:
                 return passage.until.result()
             if not self._repeatable(fault):
-                return _given_up(fault)
+                return given_up(fault)
             again = decide(
                 fault,
                 made=made,
@@ -144,7 +183,7 @@ class Tries:
                 jitter=random.random(),  # noqa: S311 - spreads retries, guards nothing
             )
             if again is None:
-                return _given_up(fault)
+                return given_up(fault)
             position = await self._next(lease, order, position + again.elsewhere)
             means.observer.retried(record, fault, elsewhere=order[position % len(order)] is not target)
             if not await self._pause(again, passage):
@@ -182,11 +221,14 @@ class Tries:
         tracing = self.means.observer.tracing
         headers = tracing.trying(record, target.name, target.origin.url, target.headers(request))
         call = Call(request.path.method.encode(), request.target, headers, request.body)
-        own = self.allowance.deadlines.connect
-        connect = target.connect if own is None else own
-        opening = self.means.upstreams.open(target.origin, call, passage, fresh=fresh, connect=connect)
+        within = self.allowance.deadlines.connect
+        connect = target.connect if within is None else within
         fault: Fault | None = None
         try:
+            if self.hooks is not None:
+                with interrupted_by(passage.until):
+                    call = await amended(call, target.name, self.hooks)
+            opening = self.means.upstreams.open(target.origin, call, passage, fresh=fresh, connect=connect)
             with target.load:
                 async with unless(passage.until, opening) as exchange:
                     record.t_issued = monotonic()
@@ -209,12 +251,12 @@ class Tries:
 
     def _note(self, target: Target, ending: Ending) -> None:
         """What this try says of the upstream: to the metrics, and to its health."""
-        self.means.observer.attempt(target.name, _code(ending))
+        self.means.observer.attempt(target.name, code_of(ending))
         fault = ending.fault
         if ending.outcome is Outcome.COMPLETED:
             if self.means.targets.succeeded(target.name):
                 self.means.observer.circuit(target.name, "closed")
-        elif fault is not None and _blames_upstream(fault) and self.means.targets.failed(target.name, monotonic()):
+        elif fault is not None and blames_upstream(fault) and self.means.targets.failed(target.name, monotonic()):
             self.means.observer.circuit(target.name, "open", fault)
 
     async def _pause(self, again: Again, passage: Passage) -> bool:
@@ -226,10 +268,9 @@ class Tries:
             return False
         return True
 
-    def _passage(self, outlet: Outlet) -> Passage:
-        request = self.request
-        head = Head(outlet, self.record, partial(self.means.gate.quota, self.allowance.claim))
-        return Passage(outlet, head, request.path.dialect, self.record, self.allowance.deadlines, self.means.max_event)
+    def _passage(self, sink: Sink, opening: Opening) -> Passage:
+        heard, deadlines = self.request.path.dialect, self.allowance.deadlines
+        return Passage(sink, opening, heard, self.record, deadlines, self.means.max_event)
 
     def _lost_at_the_end(self, lost: Lost) -> None:
         """The upstream's part went well, but the client did not take the rest within the send clock."""
@@ -241,45 +282,3 @@ class Tries:
         spoken = self.request.path.dialect if events else None
         quota = rate_headers(self.means.gate.quota(self.allowance.claim))
         return tell(problem, outlet, spoken, self.request.path.family, self.record, quota)
-
-
-def spent(record: StreamRecord, estimate: int, *, answered: bool) -> int:
-    """The tokens that a stream used: as its upstream counted them, else about one per event; none when nothing came."""
-    if record.usage is not None:
-        return record.usage.input + record.usage.output
-    return estimate + record.events if answered or record.events else 0
-
-
-def _answered(passage: Passage) -> bool:
-    """Whether the upstream's answer was whole; a relayed 4xx is none of the passage's."""
-    until = passage.until
-    return until.done() and not until.cancelled() and until.result().outcome is Outcome.COMPLETED
-
-
-def _left_the_queue(ending: Ending) -> Refusal:
-    """Interrupted while waiting for a lease: this never became a stream."""
-    if ending.outcome is Outcome.DRAINED:
-        message = "The gateway is shutting down."
-        return Refusal(Reason.DRAINING, 503, message, code="gateway_draining", retry_after=1.0)
-    return Refusal(Reason.CLIENT_LEFT, 499, "The client left.")
-
-
-def _given_up(fault: Fault) -> Ending:
-    """The last try's fault is the stream's; a relayed 4xx is an answer like any other."""
-    if isinstance(fault, BadStatus) and fault.answered < 500:
-        return Ending(Outcome.COMPLETED, fault)
-    return Ending.by(fault)
-
-
-def _blames_upstream(fault: Fault) -> bool:
-    return fault.ejects and (not isinstance(fault, BadStatus) or fault.blames_upstream)
-
-
-def _code(ending: Ending) -> str:
-    """The `code` label of one attempt; `cancelled` when neither an answer nor a fault of the upstream's ended it."""
-    fault = ending.fault
-    if isinstance(fault, BadStatus):
-        return "429" if fault.answered == 429 else f"{fault.answered // 100}xx"
-    if fault is not None:
-        return fault.kind
-    return "2xx" if ending.outcome is Outcome.COMPLETED else "cancelled"

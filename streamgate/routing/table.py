@@ -25,6 +25,7 @@ class Route:
     balance: Balance = Balance.LEAST_STREAMS
     clocks: Mapping[str, float] = field(default_factory=dict, hash=False)  # seconds, instead of the general ones
     paths: tuple[str, ...] = ()  # API paths whose requests come here without naming a model
+    plugins: tuple[str, ...] | None = None  # names of those that see its requests; None: all
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PYTHON = sorted(path for folder in ("streamgate", "benchmarks") for path in (ROOT / folder).glob("**/*.py"))
+FOLDERS = [ROOT / "streamgate", ROOT / "benchmarks", *ROOT.glob("plugins/*/streamgate_*")]
+PYTHON = sorted(path for folder in FOLDERS for path in folder.glob("**/*.py"))
 
 BANNED_WORDS = ("manager", "handler", "helper", "util", "utils", "common", "data", "info", "process", "misc")
 # Absolute paths of somebody's home or work folder, and addresses that pip or a proxy would need.
@@ -81,7 +82,7 @@ ASYNCIO = {"data_received", "handle", "info"}
 
 def test_no_test_sleeps():
     """Waiting is for an event with a deadline; only `until` in conftest.py polls. A turn of the loop is fine."""
-    for path in sorted((ROOT / "tests").glob("**/*.py")):
+    for path in sorted([*(ROOT / "tests").glob("**/*.py"), *ROOT.glob("plugins/*/tests/*.py")]):
         if path.name in ("conftest.py", Path(__file__).name) or "soak" in path.parts:
             continue
         assert not re.search(r"\b(?:time|asyncio|anyio|trio)\.sleep\((?!0\))", path.read_text()), path

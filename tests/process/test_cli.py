@@ -40,7 +40,7 @@ def test_version_and_help() -> None:
     """The version is the package's; help names every command and option there is, and nothing of later."""
     assert streamgate("--version").stdout.strip() == f"streamgate, version {__version__}"
     top = streamgate("--help").stdout
-    assert all(command in top.split() for command in ("serve", "check", "demo", "key", "top"))
+    assert all(command in top.split() for command in ("serve", "check", "plugins", "demo", "key", "top"))
     options = streamgate("serve", "--help").stdout
     named = "config upstream listen admin fd drain-timeout lameduck log-format log-level"
     assert all(f"--{option}" in options for option in named.split())
@@ -93,6 +93,7 @@ def test_every_mistake_is_printed_and_the_code_is_2(command: str, tmp_path: Path
         ("serve", "--upstream", "nowhere"),
         ("serve", "--listen", "8080"),
         ("check", "--config", "/nowhere.yaml"),
+        ("plugins", "--config", "/nowhere.yaml"),
         ("key",),
         ("key", "new", "--name", "two words"),
     ],

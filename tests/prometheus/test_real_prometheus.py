@@ -28,12 +28,19 @@ WITHOUT_ANSWER = {
     "streamgate-saturation: Store of shared limits": "the gateway has no store",
     "streamgate-saturation: Asked of the store": "the same",
     "streamgate-saturation: Lease renewals": "the same",
+    "streamgate-saturation: Plugins: one call": "the gateway has no plugins",
+    "streamgate-saturation: Plugins: events and text": "the same",
+    "streamgate-saturation: Plugins: failures": "the same",
+    "streamgate-saturation: Plugins: breakers": "the same",
 }
 # The same for what an alert looks at.
 NEVER_SEEN = {
     "streamgate_metric_label_overflow_total": "needs a configuration of 200 names",
     'streamgate_streams_total{outcome="drained"}': "nobody drains",
     "streamgate_limits_store_up": "the gateway has no store",
+    'streamgate_plugin_breaker_state{state="closed"}': "the gateway has no plugins",
+    'streamgate_plugin_errors_total{reason="stuck"}': "the same",
+    'streamgate_plugin_errors_total{reason="stall"}': "the same",
     'kube_pod_container_resource_limits{container="streamgate",resource="memory"}': "kube-state-metrics'",
 }
 # Alerts whose fault this load has, `for` and the windows shortened.
@@ -59,6 +66,8 @@ MUST_NOT_FIRE = {
     "StreamgateOverloaded",
     "StreamgateLimitsStoreDown",
     "StreamgateKeysFileRefused",
+    "StreamgatePluginBroken",
+    "StreamgatePluginStuck",
 }
 
 # model: how many events the client reads before it leaves; None: it stays. One wave of load is one request of each.

@@ -23,6 +23,7 @@ from streamgate.hooks import chain as chains
 from streamgate.hooks.breaker import FAILURES
 from streamgate.hooks.chain import Plugins
 from streamgate.hooks.ended import ended_of
+from streamgate.hooks.faults import NotStarted
 from streamgate.hooks.member import Member
 from streamgate.hooks.watchdog import Running
 from streamgate.record import COMPLETED, Ending, StreamRecord, Usage
@@ -118,7 +119,7 @@ async def test_plugins_start_in_order_and_stop_in_reverse():
 async def test_a_plugin_that_cannot_start():
     """It is told, and those before it are shut down."""
     first, second = All(), All(startup=RuntimeError("no file"))
-    with pytest.raises(RuntimeError, match="no file"):
+    with pytest.raises(NotStarted, match="p1 cannot start: RuntimeError: no file"):
         await plugins(first, second).startup()
     assert first.given == ["startup", "shutdown"] and second.given == ["startup"]
 
@@ -131,7 +132,7 @@ async def test_a_plugin_that_does_not_start_in_time(monkeypatch):
             await asyncio.Event().wait()
 
     monkeypatch.setattr(chains, "STARTUP", 0.01)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(NotStarted, match="it took too long"):
         await plugins(Forever(None, None)).startup()
 
 

@@ -143,7 +143,7 @@ def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch):
 def test_a_name_is_given_once():
     """Metrics and routes go by it."""
     [(key, said)] = problems(PluginConfig(use=f"{HERE}:Quiet"), PluginConfig(use=f"{HERE}:Quiet"))
-    assert (key, said) == ("1.name", "there already is a plugin quiet")
+    assert (key, said) == ("1.name", "expected another name: there already is a plugin quiet")
 
 
 def test_a_plugin_that_cannot_be_made():

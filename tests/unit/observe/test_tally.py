@@ -113,6 +113,7 @@ def test_every_capped_family_is_listed():
     assert set(tally.families()) == {
         "started", "ended", "rejected", "requests", "first_token", "first_chunk", "gaps", "per_token", "durations",
         "overhead", "chunks", "bytes", "tokens", "queue_wait", "attempts", "retries", "failovers", "connects", "lag",
+        "plugin_calls", "plugin_chunks", "plugin_errors",
     }  # fmt: skip
 
 

@@ -183,11 +183,12 @@ async def test_what_a_text_hook_sees():
 
     script = ["ab", Delta("xy", 1), Delta("th", 0, "reasoning"), "cd", Delta("z", 1)]
     received, _ = await streamed(on_text(answer, window=3), *script)
-    assert [tuple(text) for text in seen] == [
+    assert [tuple(text)[:4] for text in seen] == [
         (0, "content", "ab", False), (1, "content", "xy", False), (0, "reasoning", "th", False),
         (0, "content", "abcd", False), (1, "content", "xyz", False),
         (0, "reasoning", "th", True), (0, "content", "bcd", True), (1, "content", "xyz", True),
     ]  # fmt: skip
+    assert {(text.kind, text.field) for text in seen} == {("content", "content"), ("reasoning", "reasoning_content")}
     assert received.texts() == {0: "ABCD", 1: "XYZ"} and received.texts("reasoning") == {0: "TH"}
 
 

@@ -25,7 +25,8 @@ from streamgate.relay.deadlines import Deadlines
 from streamgate.relay.paths import KNOWN
 from streamgate.relay.request import Request
 from streamgate.relay.targets import Target, Targets
-from streamgate.relay.tries import Means, Tries, _code
+from streamgate.relay.tries import Means, Tries
+from streamgate.relay.verdicts import code_of
 from streamgate.routing.balance import Balance
 from streamgate.routing.ejection import Ejections, EjectionSettings
 from streamgate.routing.table import Route
@@ -653,4 +654,4 @@ async def test_losing_the_client_after_the_upstreams_end(script: Script, lost: L
 )
 def test_the_code_of_an_attempt(ending: Ending, code: str) -> None:
     """A status class, the fault's kind, or that nobody's fault ended it."""
-    assert _code(ending) == code
+    assert code_of(ending) == code
