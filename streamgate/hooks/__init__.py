@@ -5,6 +5,7 @@ what becomes of the numbers. Everything here is public, and all that a plugin ma
 `streamgate.testing`.
 """
 
+from streamgate.hooks.secrets import Secret, from_environment
 from streamgate.hooks.spec import (
     API,
     HOOKS,
@@ -34,6 +35,7 @@ from streamgate.hooks.spec import (
     UpstreamRequest,
     hooks_of,
 )
+from streamgate.record import Usage
 
 __all__ = [
     "API",
@@ -58,9 +60,12 @@ __all__ = [
     "Request",
     "RequestHead",
     "ResponseHead",
+    "Secret",
     "ServerSentEvent",
     "Stream",
     "Text",
     "UpstreamRequest",
+    "Usage",
+    "from_environment",
     "hooks_of",
 ]

@@ -137,6 +137,11 @@ class StreamHooks:
                 raise refusal_of(PluginFailed(f"{member.name}: the breaker is open"))
         return request
 
+    def broke(self, detail: str) -> None:
+        """The events of a plugin's own answer ended in an exception."""
+        member = self.members[self._answered]
+        member.journal.failed(member.name, "on_request", "error", detail)
+
     async def upstreams(self, names: Sequence[str]) -> Sequence[str]:
         """The upstreams to be tried, best first. Raises `Refusal`: no_upstream when none is left."""
         for member in self.members:

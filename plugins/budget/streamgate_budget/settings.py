@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
@@ -12,28 +10,14 @@ from zoneinfo import ZoneInfo
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
-    ValidationInfo,
     model_validator,
 )
 
+from streamgate.hooks import Secret
 from streamgate_budget.amounts import NANO, PeriodName, Unit
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-def _from_environment(written: object, info: ValidationInfo) -> object:
-    """`${NAME}` is the environment's; the gateway hands it over as the validation's context."""
-    if not isinstance(written, str):
-        return written
-    environ: Mapping[str, str] = (info.context or {}).get("environ", os.environ)
-    missing = [name for name in _VARIABLE.findall(written) if not environ.get(name)]
-    if missing:
-        raise ValueError(f"expected the environment variable {missing[0]} to be set and not empty")
-    return _VARIABLE.sub(lambda found: environ[found[1]], written)
 
 
 def _redis_url(secret: SecretStr) -> SecretStr:
@@ -52,7 +36,7 @@ def _zone(name: str) -> str:
 
 Globs = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=256)], ...], Field(min_length=1)]
 Rate = Annotated[Decimal, Field(ge=0, le=10**6, allow_inf_nan=False)]
-RedisUrl = Annotated[SecretStr, BeforeValidator(_from_environment), AfterValidator(_redis_url)]
+RedisUrl = Annotated[Secret, AfterValidator(_redis_url)]
 
 
 class _Closed(BaseModel):

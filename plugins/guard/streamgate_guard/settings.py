@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
-from pydantic_core.core_schema import ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from streamgate.hooks import Kind
+from streamgate.hooks import Kind, Secret
 
 Mode = Literal["block", "watch"]
 Unsure = Literal["pass", "stop"]
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
-
-def _from_environment(written: object, info: ValidationInfo) -> object:
-    """`${NAME}` is the environment's; whoever validates may hand another one over as `environ` in the context."""
-    if not isinstance(written, str):
-        return written
-    environ: Mapping[str, str] = (info.context or {}).get("environ", os.environ)
-    missing = [name for name in _VARIABLE.findall(written) if not environ.get(name)]
-    if missing:
-        raise ValueError(f"expected the environment variable {missing[0]} to be set and not empty")
-    return _VARIABLE.sub(lambda found: environ[found[1]], written)
 
 
 def _address(url: str) -> str:
@@ -78,7 +63,7 @@ class ClassifierSettings(_Closed):
     """See the README for what each means. Times in seconds, `window` and `overlap` in characters."""
 
     url: Annotated[str, AfterValidator(_address)]
-    headers: dict[str, Annotated[SecretStr, BeforeValidator(_from_environment)]] = {}
+    headers: dict[str, Secret] = {}
     format: Literal["plain", "openai"] = "plain"
     model: str | None = None
     window: Annotated[int, Field(ge=16, le=16384)] = 400

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
-from pydantic_core.core_schema import ValidationInfo
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from streamgate.hooks import Secret
 from streamgate_redact.patterns import BUILT_IN, DEFAULT, LONGEST, Pattern, Rule
 from streamgate_redact.scan import Scanner
 
 Direction = Literal["in", "out"]
 BuiltIn = Literal["private_key", "jwt", "key", "bearer", "email", "iban", "card", "phone"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _JOINS = re.compile(r"[\w\s.%+@'/=~:\\-]")  # what could become part of a match beside it
 
 
-def _from_environment(written: object, info: ValidationInfo) -> object:
-    """`${NAME}` is the environment's; whoever validates may hand another one over as `environ` in the context."""
-    if not isinstance(written, str):
-        return written
-    environ: Mapping[str, str] = (info.context or {}).get("environ", os.environ)
-    missing = [name for name in _VARIABLE.findall(written) if not environ.get(name)]
-    if missing:
-        raise ValueError(f"expected the environment variable {missing[0]} to be set and not empty")
-    return _VARIABLE.sub(lambda found: environ[found[1]], written)
-
-
-Secret = Annotated[SecretStr, BeforeValidator(_from_environment), Field(min_length=16)]
+HashKey = Annotated[Secret, Field(min_length=16)]
 
 
 class _Closed(BaseModel):
@@ -68,7 +54,7 @@ class RedactSettings(_Closed):
     trusted: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = ()
     replacement: Literal["label", "hash"] = "label"
     labels: dict[str, Annotated[str, Field(min_length=1, max_length=64)]] = {}
-    hash_key: Secret | None = None
+    hash_key: HashKey | None = None
 
     def rules(self) -> list[Rule]:
         """Custom ones first: who writes one knows better."""
