@@ -16,8 +16,8 @@ help:           ## this list
 run: .venv/ready    ## serve on 127.0.0.1:8080 (UPSTREAM=http://host:port, else the demo upstream)
 	$(BIN)/streamgate serve --log-format console $(if $(UPSTREAM),--upstream $(UPSTREAM))
 
-test: .venv/ready   ## the whole test suite, in two processes
-	@$(BIN)/pytest -q -n 2 --dist worksteal
+test: .venv/ready   ## the whole test suite, in three processes
+	@$(BIN)/pytest -q -n 3 --dist worksteal
 
 check: .venv/ready  ## format, lint, types, import rules: what CI runs
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from pathlib import Path
 
 FIRST, EACH = 10_000, 5_000  # each pytest process has its own share, below 32,768
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
@@ -26,3 +27,14 @@ def free_port() -> int:
                 continue
             return port
     raise AssertionError("count() has no end")
+
+
+def sockets_at(port: int) -> int:
+    """How many connections the kernel still holds on our side of a port.
+
+    Not the listening socket (0A), nor what waits out its time (06): that has no buffers, and may be a client's of
+    another test, whose port it was before.
+    """
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    places = [line.split()[1:4] for line in lines]
+    return sum(local.endswith(f":{port:04X}") and state not in ("0A", "06") for local, _, state in places)

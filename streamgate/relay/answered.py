@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
 from contextlib import aclosing, closing, nullcontext
 
 from streamgate.errors import PluginFailed
@@ -21,11 +21,13 @@ EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 class Answered:
     """The source of one answer. `into` ends with the passage: by the answer's end, or by whatever came before.
 
-    Not for a whole body with a status of 400 or more: that is an answer without a stream, to be sent as it is.
+    Not for a whole body with a status of 400 or more: that is an answer without a stream, to be sent as it is. `broke`
+    is told when the plugin's iterable raises.
     """
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, broke: Callable[[str], None]) -> None:
         self._answer = answer
+        self._broke = broke
         self._flowing = asyncio.Event()
         self._flowing.set()
 
@@ -50,6 +52,7 @@ class Answered:
         except Interrupted:
             return
         except Exception as bug:  # noqa: BLE001 - the plugin's iterable may raise anything
+            self._broke(where(bug))
             passage.finish(Ending.by(PluginFailed(where(bug))))
         else:
             passage.end(None)

@@ -61,7 +61,8 @@ class Relay:
             finally:
                 self.running.pop(record, None)
                 if hooks is not None:
-                    await hooks.ended()
+                    with self.means.drain.inside(_as_it_likes):  # the process stays for what plugins still write
+                        await hooks.ended()
 
     async def _refused(
         self, refusal: Refusal, record: StreamRecord, scope: Scope, receive: Receive, send: Send
@@ -82,6 +83,10 @@ def pace(request: Request, record: StreamRecord, clocks: Deadlines) -> OutletSet
         ping=request.path.dialect.ping,
         early_headers=(EVENTS, *own(record.request_id)),
     )
+
+
+def _as_it_likes() -> None:
+    """The end of a stream is not cut by a drain: each plugin has its budget for it."""
 
 
 EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")

@@ -128,7 +128,7 @@ class Tries:
         self.record.t_queued = monotonic()
         self.record.priority = self.allowance.claim.priority
         try:
-            if self.hooks is not None:
+            if self.hooks is not None and self.request.answer is None:
                 with interrupted_by(passage.until):
                     self._chosen = await self.hooks.upstreams(self._order())
                 self._order()
@@ -137,8 +137,9 @@ class Tries:
                 self.record.phase = Phase.WAITING
                 self.means.observer.started(self.record)
                 try:
-                    if self.request.answer is not None:
-                        await Answered(self.request.answer).into(passage, head, own(self.record.request_id))
+                    if self.request.answer is not None and self.hooks is not None:
+                        answered = Answered(self.request.answer, self.hooks.broke)
+                        await answered.into(passage, head, own(self.record.request_id))
                         return passage.until.result()
                     return await self._tried(lease, passage)
                 except Exception as bug:  # noqa: BLE001 - whatever it is, the client and the books must hear of it

@@ -160,7 +160,7 @@ class Relayed:
         """Feed the passage, by the plugin's own answer or the script, until it has ended."""
         record = self._record
         if isinstance(asked, Answer):
-            await Answered(asked).into(passage, self._head, own(record.request_id))
+            await Answered(asked, self._hooks.broke).into(passage, self._head, own(record.request_id))
             return
         record.upstream, record.attempts = self.received.upstreams[0], 1
         call = UpstreamRequest(

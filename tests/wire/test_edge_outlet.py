@@ -7,7 +7,6 @@ import gc
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from streamgate.edge.guard import GuardSettings
 from streamgate.edge.outlet import EdgeOutlet
 from streamgate.sse.outlet import HIGH_WATER, Lost, OutletSettings
+from tests.ports import sockets_at
 from tests.wire.edge_server import GET, Client, Edge, answer, serve
 from tests.wire.raw_requests import read_answer
 
@@ -361,13 +361,6 @@ async def test_a_client_that_does_not_read_pauses_the_source_and_is_then_lost() 
         assert sockets_at(edge.address[1]) == 0
     assert app.outlets[0].blocked_for == 0.0
     assert valve.resumes == 0
-
-
-def sockets_at(port: int) -> int:
-    """How many connections the kernel still holds on our side of a port, the listening socket apart."""
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    places = [line.split()[1:4] for line in lines]
-    return sum(local.endswith(f":{port:04X}") and state != "0A" for local, _, state in places)
 
 
 async def test_a_slow_reader_gets_everything_and_leaves_no_mark_on_the_next_request() -> None:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -31,6 +30,7 @@ from streamgate.sse import (
     ServerSentEvent,
 )
 from streamgate.sse.outlet import HIGH_WATER
+from tests.ports import sockets_at
 from tests.wire.edge_server import GET, Client, Edge, serve
 from tests.wire.raw_requests import Answer, read_answer
 
@@ -605,13 +605,6 @@ class Tap:
 # What may be under way to a client that does not read: the outlet's high water and one item, uvicorn's own buffer of
 # 64 KiB, and what the kernel takes with the small buffers of these tests.
 UNDERWAY = HIGH_WATER + len(ITEM) + 65536 + 131072
-
-
-def sockets_at(port: int) -> int:
-    """How many connections the kernel still holds on our side of a port, the listening socket apart."""
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    places = [line.split()[1:4] for line in lines]
-    return sum(local.endswith(f":{port:04X}") and state != "0A" for local, _, state in places)
 
 
 async def test_a_feed_is_paused_and_its_client_lost_to_the_send_clock(serving: Serving, until: Until) -> None:
