@@ -120,7 +120,7 @@ async def _measured(admin_url: str, seen: Seen, write: Write) -> int:
     for _ in range(SCRAPES):
         async with aclosing(_body(admin_url, "GET", "/metrics")) as body:
             text = b"".join([chunk async for chunk in body]).decode()
-        lines = [line for line in text.splitlines() if line.startswith(SHOWN)]
+        lines = [line for line in text.splitlines() if line.startswith(SHOWN) and not line.endswith(" 0")]
         if any(line.startswith("streamgate_streams_total") for line in lines):
             break
         await asyncio.sleep(BETWEEN_SCRAPES)
