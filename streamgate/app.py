@@ -26,7 +26,7 @@ from streamgate.control.identities import guests_of
 from streamgate.control.keyring import keys_of
 from streamgate.control.plugging import plugins_of
 from streamgate.control.pulse import Pulse
-from streamgate.control.readings import causes_of, refusals_of, slots_of, store_of
+from streamgate.control.readings import causes_of, slots_of, store_of
 from streamgate.control.settings import Config, Upstream, UpstreamKey
 from streamgate.control.snapshot import Scene
 from streamgate.control.terms import max_bodies_of, queue_of, shared_of, shed_of, terms_of
@@ -166,7 +166,7 @@ class Gateway:
             max_wait=queue.max_wait,
             overloaded=causes_of(self.pressure),
             store=store_of(self.shared),
-            keys_file_refused=refusals_of(self.relay.policy.keys),
+            keys_file_refused=self.relay.policy.keys.refusals,
             plugins=[
                 PluginReadings(
                     each.name,

@@ -52,6 +52,10 @@ class Ring:
 class Rings(Protocol):
     """Keys that may change while the gateway runs: a file's."""
 
+    @property
+    def refusals(self) -> int:
+        """How often what was there could not be used."""
+
     async def current(self) -> Ring: ...
 
 
@@ -98,6 +102,11 @@ class Keys:
         if identity.expires and now >= identity.expires:
             raise expired("The API key has expired.")
         return identity
+
+    @property
+    def refusals(self) -> int:
+        """How many versions of the keys file could not be used."""
+        return self._file.refusals if self._file is not None else 0
 
     async def _known(self, digest: bytes) -> Identity | None:
         found = self._static.find(digest)

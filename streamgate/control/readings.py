@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from streamgate.admission.books import Row
-from streamgate.admission.keyfile import KeyFile
-from streamgate.admission.keys import Keys
 from streamgate.admission.pressure import Pressure
 from streamgate.admission.shared import SharedLimits
 from streamgate.observe.tally import Slots, StoreReadings
@@ -19,12 +17,6 @@ def slots_of(row: Row) -> Slots:
 def causes_of(pressure: Pressure) -> dict[str, bool]:
     """Why newcomers are refused at the moment."""
     return {"lag": pressure.late, "memory": pressure.full}
-
-
-def refusals_of(keys: Keys) -> int:
-    """How many versions of the keys file could not be used."""
-    file = keys._file
-    return file.refusals if isinstance(file, KeyFile) else 0
 
 
 def store_of(shared: SharedLimits | None) -> StoreReadings | None:

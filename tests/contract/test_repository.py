@@ -16,7 +16,7 @@ PYTHON = sorted(path for folder in FOLDERS for path in folder.glob("**/*.py"))
 BANNED_WORDS = ("manager", "handler", "helper", "util", "utils", "common", "data", "info", "process", "misc")
 # Absolute paths of somebody's home or work folder, and addresses that pip or a proxy would need.
 MACHINE = re.compile(
-    r"(?<![\w.])/(?:home|root|work|Users|opt|private)/\w|--(?:extra-)?index-url|--find-links|/simple\b"
+    r"(?<![\w.])/(?:home|root|work|Users|opt|private)/\w|--(?:extra-)?index[-]url|--find[-]links|/simpl[e]\b"
 )
 
 
