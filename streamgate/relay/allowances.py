@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
 
 from streamgate.admission.claim import Bound, Claim, Level, Limits
@@ -40,6 +40,7 @@ class Allowances:
     def __init__(self, routes: Mapping[Route, RouteTerms]) -> None:
         self._routes = routes
         self._made: dict[Hashable, Allowance] = {}
+        self._parts: dict[Hashable, Claim] = {}
 
     def of(self, identity: Identity, route: Route) -> Allowance:
         # Not the whole identity: each token expires at another time, and a claim for each would be forgotten at once.
@@ -51,6 +52,19 @@ class Allowances:
                 self._made.clear()
             made = self._made[key] = allowance(identity, self._routes[route])
         return made
+
+    def among(self, claim: Claim, names: Collection[str]) -> Claim:
+        """The same claim on some of its upstreams: those that plugins have left of them."""
+        if all(bound.name in names for bound in claim.upstreams):
+            return claim
+        key = (claim, frozenset(names))
+        part = self._parts.get(key)
+        if part is None:
+            if len(self._parts) >= KEPT:
+                self._parts.clear()
+            left = tuple(bound for bound in claim.upstreams if bound.name in names)
+            part = self._parts[key] = replace(claim, upstreams=left)
+        return part
 
 
 def allowance(identity: Identity, terms: RouteTerms) -> Allowance:

@@ -15,10 +15,11 @@ from streamgate.clock import monotonic
 from streamgate.dialects.dialect import Dialect
 from streamgate.errors import Aborted, PluginFailed
 from streamgate.hooks.chain import StreamHooks
-from streamgate.hooks.values import Abort, Headers, ResponseHead
+from streamgate.hooks.values import Abort, ResponseHead
 from streamgate.record import Ending, Outcome, StreamRecord
 from streamgate.relay.answer import Kind
 from streamgate.relay.attempt import Attempt, Opening
+from streamgate.relay.consulted import raw, words
 from streamgate.relay.headers import returned
 from streamgate.relay.hooked_events import EventStage
 from streamgate.relay.hooked_text import TextStage
@@ -155,10 +156,10 @@ class Hooked:
     async def _begin(self, attempt: Attempt) -> None:
         if self._hooks.opening and not self._head.begun:
             status, headers = self._head.amended or (attempt.status, self._passing(attempt))
-            given = ResponseHead(status=status, headers=_text_headers(headers))
+            given = ResponseHead(status=status, headers=words(headers))
             head = await self._hooks.head(given)
             if head is not given:
-                self._head.amended = head.status, _raw_headers(head.headers)
+                self._head.amended = head.status, raw(head.headers)
         self._head.open(attempt, self.valve)
 
     def _passing(self, attempt: Attempt) -> list[tuple[bytes, bytes]]:
@@ -269,11 +270,3 @@ def _stages(hooks: StreamHooks, dialect: Dialect) -> list[EventStage | TextStage
         if "on_event" in member.hooks:
             stages.append(EventStage(member, hooks.view(member)))
     return stages
-
-
-def _text_headers(headers: list[tuple[bytes, bytes]]) -> Headers:
-    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
-
-
-def _raw_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.pairs]

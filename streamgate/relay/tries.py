@@ -132,6 +132,7 @@ class Tries:
                 with interrupted_by(passage.until):
                     self._chosen = await self.hooks.upstreams(self._order())
                 self._order()
+                lease.claim = self.means.allowances.among(lease.claim, self._chosen)
             async with unless(passage.until, lease):
                 self.record.t_leased = monotonic()
                 self.record.phase = Phase.WAITING

@@ -372,6 +372,28 @@ async def test_an_upstream_that_a_plugin_left_out_is_not_tried(stage: Stage) -> 
     assert not upstreams[1].peers
 
 
+async def test_the_slots_of_one_that_was_left_out_are_no_help(stage: Stage) -> None:
+    """With a slot at each upstream, the second request for the same one is refused, and the free one stays free."""
+    begun = asyncio.Event()
+
+    async def long(peer: Peer) -> None:
+        peer.stream(delta("a"))
+        begun.set()
+        await peer.closed()
+
+    upstreams = [await stage.upstream(long), await stage.upstream(nobody)]
+    limited = [
+        {"name": f"up{number}", "url": each.url, "limits": {"concurrent": 1}} for number, each in enumerate(upstreams)
+    ]
+    plugins = use("Chooses", settings={"names": ["up0"]})
+    server = await stage.gateway(upstreams=limited, routes=TWO, plugins=plugins)
+    first = await stage.chat(server)
+    await asyncio.wait_for(begun.wait(), 5)
+    assert await refusal(await stage.chat(server)) == (503, "concurrency")
+    assert not upstreams[1].peers and len(upstreams[0].peers) == 1
+    first.reset()
+
+
 async def resets(peer: Peer) -> None:
     peer.reset()
 

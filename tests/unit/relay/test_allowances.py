@@ -94,3 +94,14 @@ def test_the_smallest_time_holds(total: float, answer: float, longest: float, ex
     assert (ended.total, ended.answer, ended.idle) == (*expected, 7.0)
     made = Allowances({ROUTE: RouteTerms(name="m", deadlines=clocks)})
     assert made.of(replace(ANONYMOUS, max_duration=longest), ROUTE).deadlines == ended
+
+
+def test_a_part_of_the_upstreams() -> None:
+    """What is left of a claim is made once; one that loses none is itself."""
+    seats = tuple(Bound(Level.UPSTREAM, name, Limits(concurrent=3)) for name in "abc")
+    kept = Allowances({ROUTE: replace(TERMS[ROUTE], upstreams=seats)})
+    claim = kept.of(MINE, ROUTE).claim
+    assert kept.among(claim, ["c", "b", "a"]) is claim
+    part = kept.among(claim, ["c", "a"])
+    assert part == replace(claim, upstreams=(seats[0], seats[2]))
+    assert kept.among(claim, ["a", "c"]) is part
